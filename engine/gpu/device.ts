@@ -67,7 +67,7 @@ export class Gpu implements Disposable {
       entries: [{
         binding: 0,
         visibility: GPUShaderStage.COMPUTE,
-        buffer: { type: "uniform", hasDynamicOffset: true, minBindingSize: 16 },
+        buffer: { type: "uniform", hasDynamicOffset: true, minBindingSize: 64 },
       }],
     });
   }
