@@ -1,0 +1,42 @@
+/** Elementwise kernels: 256 elements a workgroup. */
+import addSource from "../../shaders/elementwise/add.wgsl" with { type: "text" };
+import checkFiniteSource from "../../shaders/elementwise/check_finite.wgsl" with { type: "text" };
+import fillSource from "../../shaders/elementwise/fill.wgsl" with { type: "text" };
+import scaledSource from "../../shaders/elementwise/scaled.wgsl" with { type: "text" };
+import { defineKernel } from "../gpu/kernel.ts";
+import { foldGrid, type Grid } from "../gpu/recorder.ts";
+
+/** The grid of a kernel with one element an invocation and workgroups of 256. */
+export function elementGrid(n: number): Grid {
+  return foldGrid(Math.ceil(n / 256));
+}
+
+export const addElements = defineKernel({
+  name: "add",
+  source: addSource,
+  bindings: { a: "read f32", b: "read f32", y: "write f32" },
+  params: { n: "u32" },
+});
+
+/** y = alpha·x, with ACC y += alpha·x. */
+export const scaled = defineKernel({
+  name: "scaled",
+  source: scaledSource,
+  bindings: { x: "read f32", y: "write f32" },
+  params: { n: "u32", alpha: "f32" },
+  variants: { ACC: [false, true] },
+});
+
+export const fillWords = defineKernel({
+  name: "fill",
+  source: fillSource,
+  bindings: { y: "write u32" },
+  params: { n: "u32", bits: "u32" },
+});
+
+export const finiteCheck = defineKernel({
+  name: "check_finite",
+  source: checkFiniteSource,
+  bindings: { x: "read u32", flag: "update atomic<u32>" },
+  params: { n: "u32", code: "u32" },
+});

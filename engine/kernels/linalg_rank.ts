@@ -1,0 +1,135 @@
+/**
+ * The rank-K update of a lower triangle, C ∓= AᵀA: the bulk of a Cholesky factorisation and of a second
+ * moment. Three families (subgroup, register, tiled) and two epilogues (minus, two-float plus).
+ */
+import eft from "../../shaders/lib/eft.wgsl" with { type: "text" };
+import storeMinus from "../../shaders/linalg/store_minus.wgsl" with { type: "text" };
+import storeTwoFloat from "../../shaders/linalg/store_two_float.wgsl" with { type: "text" };
+import registerSource from "../../shaders/linalg/rank_update_register.wgsl" with { type: "text" };
+import subgroupSource from "../../shaders/linalg/rank_update_subgroup.wgsl" with { type: "text" };
+import tile from "../../shaders/linalg/tile.wgsl" with { type: "text" };
+import tiledSource from "../../shaders/linalg/rank_update_tiled.wgsl" with { type: "text" };
+import type { Gpu } from "../gpu/device.ts";
+import { type Binding, defineKernel, type Kernel, unroll, type Variant } from "../gpu/kernel.ts";
+import { precision, type Real } from "./linalg.ts";
+
+/** What becomes of the product: subtracted, or added to a two-float accumulator. */
+export type Epilogue = "minus" | "twoFloat";
+
+/** How the product is computed: see the headers of the three sources. */
+export type Family = "subgroup" | "register" | "tiled";
+
+const params = {
+  K: "u32",
+  ld: "u32",
+  aOffset: "u32",
+  /** The last valid column of A. */
+  last: "u32",
+  rowBegin: "u32",
+  rowEnd: "u32",
+  colBegin: "u32",
+  colEnd: "u32",
+  panelRow: "u32",
+  panelLd: "u32",
+  tri: "u32",
+  first: "u32",
+} as const;
+
+type Cell = (line: (r: number, c: number) => string) => string;
+
+function registerBlocks(v: Variant): Record<string, string> {
+  const tm = v.TM as number, tn = v.TN as number;
+  const cell: Cell = (line) => unroll(tm, (r) => unroll(tn, (c) => line(r, c)));
+  const step = (u: number) =>
+    [
+      unroll(tm, (r) => `let s${r}_${u} = a[at + ${u}u * p.ld + i${r}];`),
+      unroll(tn, (c) => `let w${c}_${u} = a[at + ${u}u * p.ld + j${c}];`),
+      cell((r, c) => `y${r}_${c} += s${r}_${u} * w${c}_${u};`),
+    ].join("\n");
+  return {
+    addresses: [
+      unroll(tm, (r) => `let i${r} = min(row0 + ${r}u, p.last);`),
+      unroll(tn, (c) => `let j${c} = min(col0 + ${c}u * ACROSS, p.last);`),
+    ].join("\n"),
+    zero: cell((r, c) => `var y${r}_${c} = real(0);`),
+    products: unroll(v.UNROLL as number, step),
+    tail: step(0),
+    store: cell((r, c) => `store(row0 + ${r}u, col0 + ${c}u * ACROSS, y${r}_${c});`),
+  };
+}
+
+function subgroupBlocks(): Record<string, string> {
+  const cell: Cell = (line) => unroll(16, (r) => unroll(2, (c) => line(r, c)));
+  return {
+    addresses: [
+      unroll(16, (r) => `let i${r} = min(row0 + ${r}u, p.last);`),
+      unroll(2, (c) => `let j${c} = min(col0 + ${8 * c}u, p.last);`),
+    ].join("\n"),
+    zero: cell((r, c) => `var y${r}_${c} = 0.0;`),
+    weights: unroll(2, (c) => unroll(8, (k) => `let w${c}_${k} = a[at + ${k}u * p.ld + j${c}];`)),
+    products: unroll(16, (r) =>
+      `let v${r} = a[mine + i${r}];\n` +
+      unroll(8, (k) =>
+        `let s${r}_${k} = subgroupBroadcast(v${r}, ${k}u); ` +
+        `y${r}_0 += s${r}_${k} * w0_${k}; y${r}_1 += s${r}_${k} * w1_${k};`)),
+    tail: [
+      unroll(2, (c) => `let w${c} = a[at + j${c}];`),
+      unroll(16, (r) => `let s${r} = a[at + i${r}];`),
+      cell((r, c) => `y${r}_${c} += s${r} * w${c};`),
+    ].join("\n"),
+    store: cell((r, c) => `store(row0 + ${r}u, col0 + ${8 * c}u, y${r}_${c});`),
+  };
+}
+
+function tiledBlocks(): Record<string, string> {
+  const cell: Cell = (line) => unroll(4, (r) => unroll(4, (c) => line(r, c)));
+  return {
+    zero: cell((r, c) => `var y${r}_${c} = real(0);`),
+    products: [
+      unroll(4, (r) => `let s${r} = left[k][y + ${16 * r}u];`),
+      unroll(4, (c) => `let w${c} = right[k][x + ${16 * c}u];`),
+      cell((r, c) => `y${r}_${c} += s${r} * w${c};`),
+    ].join("\n"),
+    store: cell((r, c) => `store(row0 + y + ${16 * r}u, col0 + x + ${16 * c}u, y${r}_${c});`),
+  };
+}
+
+const FAMILIES: Record<Family, Pick<Kernel, "source" | "blocks" | "variants">> = {
+  subgroup: { source: subgroupSource, blocks: subgroupBlocks },
+  register: {
+    source: registerSource,
+    blocks: registerBlocks,
+    variants: { TM: [4, 8], TN: [4, 8], UNROLL: [2, 1, 4] },
+  },
+  tiled: { source: tiledSource, blocks: tiledBlocks },
+};
+
+function declare(family: Family, epilogue: Epilogue, real: Real): Kernel {
+  const minus: Record<string, Binding> = { a: `read ${real}`, c: `update ${real}` };
+  const bindings = epilogue === "minus" ? minus : { ...minus, lo: "update f32" as const, zero: "read u32" as const };
+  const shared = precision(real);
+  return defineKernel({
+    name: `rank_update_${family}_${epilogue === "minus" ? "minus" : "two_float"}_${real}`,
+    bindings,
+    params,
+    ...FAMILIES[family],
+    snippets: () => [...shared.snippets(), tile, ...(epilogue === "minus" ? [storeMinus] : [eft, storeTwoFloat])],
+    features: () => family === "subgroup" ? ["subgroups"] : shared.features(),
+  });
+}
+
+const declared = new Map<string, Kernel>();
+
+/** The kernel of a family, epilogue and precision. Tiles of 64×64, one a workgroup. */
+export function rankUpdateKernel(family: Family, epilogue: Epilogue, real: Real): Kernel {
+  const key = `${family} ${epilogue} ${real}`;
+  let kernel = declared.get(key);
+  if (!kernel) declared.set(key, kernel = declare(family, epilogue, real));
+  return kernel;
+}
+
+/** The fastest family on a device. */
+export function rankUpdateFamily(gpu: Gpu, real: Real): Family {
+  if (gpu.class === "gpu") return "tiled";
+  return gpu.subgroupSize === 8 && real === "f32" ? "subgroup" : "register";
+}

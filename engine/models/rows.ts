@@ -1,0 +1,213 @@
+/**
+ * Rows, not padding: everything token-wise runs on a compact [rows, width] matrix. This file turns sequences
+ * (whole ones, or their last part over cached keys) into the index tensors that the ops need.
+ */
+import type { Gpu } from "../gpu/device.ts";
+import { GpuError } from "../gpu/errors.ts";
+import type { AttentionMap, KvStore } from "../ops/attention.ts";
+import { type Occurrences, uploadOccurrences } from "../ops/embedding.ts";
+import { createTensor, freeTensor, type Tensor } from "../tensor/tensor.ts";
+import { fromHost } from "../tensor/transfer.ts";
+
+/** One sequence of a batch of rows. */
+export interface Sequence {
+  /** All token ids from position 0. */
+  readonly ids: readonly number[];
+  /** First live position; earlier ones are in the cache. Default 0. */
+  readonly from?: number;
+  /** Slot of the first own position (after the shared prefix). Only with a cache. */
+  readonly slot?: number;
+  /** Positions [0, count) lie in these slots, shared with other sequences. Only with a cache. */
+  readonly prefix?: { readonly slot: number; readonly count: number };
+}
+
+/** The host's view of one row. */
+export interface RowPlace {
+  readonly sequence: number;
+  readonly position: number;
+}
+
+/** Index tensors of a batch of rows. */
+export interface Rows extends Disposable {
+  readonly count: number;
+  readonly ids: Tensor;
+  readonly positions: Tensor;
+  /** Who sees whom in a layer; layers with the same window share a map. */
+  map(layer: number): AttentionMap;
+  readonly places: readonly RowPlace[];
+  /** Which rows mention which id and position: what gradients of embedding tables need. */
+  occurrences(): { ids: Occurrences; positions: Occurrences };
+  /** Row of a sequence's position. @throws {GpuError} when that position is not live */
+  rowOf(sequence: number, position: number): number;
+}
+
+/** A subset of rows that the last block computes to the end: loss rows need no other company there. */
+export interface Selection extends Disposable {
+  readonly count: number;
+  /** u32 [count]: the chosen rows, ascending. */
+  readonly index: Tensor;
+  readonly positions: Tensor;
+  readonly map: AttentionMap;
+}
+
+/** Keys and values of all layers `[from, to)` for a number of slots. */
+export interface KvCache extends Disposable {
+  readonly slots: number;
+  readonly stores: readonly (KvStore | undefined)[];
+}
+
+/** Allocates a cache. `width` is kvHeads·headDim. */
+export function createCache(
+  gpu: Gpu,
+  shape: { layers: number; from?: number; slots: number; width: number },
+): KvCache {
+  const { layers, from = 0, slots, width } = shape;
+  const stores = Array.from({ length: layers }, (_, layer) => {
+    if (layer < from) return undefined;
+    const make = (name: string) => createTensor(gpu, `${name} cache ${layer}`, [slots, width], { owner: "cache" });
+    return { k: make("key"), v: make("value") };
+  });
+  const dispose = () => stores.forEach((s) => s && (freeTensor(gpu, s.k), freeTensor(gpu, s.v)));
+  return { slots, stores, [Symbol.dispose]: dispose };
+}
+
+/** How to pack. */
+export interface PackOptions {
+  /** Keys live in a cache at the sequences' slots. */
+  cached?: boolean;
+  /** Sliding attention window of each layer; a layer without one sees everything. */
+  windows?: readonly (number | undefined)[];
+}
+
+/**
+ * Packs sequences into rows.
+ * @throws {GpuError} for an empty sequence, or cached positions without a cache
+ */
+export function packRows(gpu: Gpu, sequences: readonly Sequence[], options: PackOptions = {}): Rows {
+  const { cached = false, windows = [] } = options;
+  const places: RowPlace[] = [];
+  const starts: number[] = [];
+  const ids: number[] = [], slots: number[] = [];
+  sequences.forEach((s, sequence) => {
+    const from = s.from ?? 0;
+    if (from >= s.ids.length) throw new GpuError(`Sequence ${sequence} has no live token`);
+    if (!cached && (from > 0 || s.prefix)) throw new GpuError(`Sequence ${sequence} needs a cache`);
+    const first = places.length;
+    starts.push(first - from);
+    for (let t = from; t < s.ids.length; t++) {
+      const row = places.length;
+      places.push({ sequence, position: t });
+      ids.push(s.ids[t]);
+      slots.push(cached ? ownSlot(s, t) : row);
+    }
+  });
+  const n = places.length;
+  const tensors: Tensor[] = [];
+  const u32 = (label: string, shape: number[], values: number[]) => {
+    const t = fromHost(gpu, label, shape, Uint32Array.from(values), { owner: "rows" });
+    tensors.push(t);
+    return t;
+  };
+  const slotTensor = u32("slots", [n], slots);
+  const ends = sequences.map((s, i) => starts[i] + s.ids.length);
+  const makeMap = (window: number): AttentionMap => ({
+    queries: u32(
+      "queries",
+      [n, 4],
+      places.flatMap(({ sequence: i, position }) =>
+        visible(sequences[i], position, window, cached ? undefined : starts[i])
+      ),
+    ),
+    keys: u32("keys", [n, 2], places.flatMap(({ sequence }, row) => [row, Math.min(ends[sequence], row + window)])),
+    slots: slotTensor,
+  });
+  const maps = new Map<number, AttentionMap>();
+  let mentions: { ids: Occurrences; positions: Occurrences } | undefined;
+  return {
+    count: n,
+    ids: u32("ids", [n], ids),
+    positions: u32("positions", [n], places.map((p) => p.position)),
+    map(layer) {
+      const window = windows[layer] ?? Infinity;
+      if (!maps.has(window)) maps.set(window, makeMap(window));
+      return maps.get(window)!;
+    },
+    places,
+    occurrences() {
+      mentions ??= {
+        ids: uploadOccurrences(gpu, "ids", ids),
+        positions: uploadOccurrences(gpu, "positions", places.map((p) => p.position)),
+      };
+      return mentions;
+    },
+    rowOf(sequence, position) {
+      const row = starts[sequence] + position;
+      const place = places[row];
+      if (place?.sequence !== sequence || place.position !== position) {
+        throw new GpuError(`Position ${position} of sequence ${sequence} is not a live row`);
+      }
+      return row;
+    },
+    [Symbol.dispose]() {
+      const { ids, positions } = mentions ?? {};
+      const lists = [ids, positions].flatMap((o) => o ? [o.offsets, o.tokens, o.rows] : []);
+      [...tensors.splice(0), ...lists].forEach((t) => freeTensor(gpu, t));
+    },
+  };
+}
+
+/** Chooses rows for the last block. They must ascend. */
+export function selectRows(
+  gpu: Gpu,
+  rows: Rows,
+  chosen: readonly number[],
+  sequences: readonly Sequence[],
+  options: PackOptions = {},
+): Selection {
+  const { cached = false, windows = [] } = options;
+  const window = windows.at(-1) ?? Infinity;
+  if (chosen.some((row, i) => i > 0 && row <= chosen[i - 1])) throw new GpuError("Selected rows must ascend");
+  const places = chosen.map((row) => rows.places[row]);
+  const queries = places.flatMap(({ sequence, position }) =>
+    visible(sequences[sequence], position, window, cached ? undefined : rows.rowOf(sequence, 0))
+  );
+  // Which selected rows see a key: those of its sequence at or after it, within the window.
+  const keys = rows.places.flatMap(({ sequence, position }) => {
+    const sees = (p: RowPlace) =>
+      p.sequence === sequence && p.position >= position && p.position < position + window;
+    const first = places.findIndex(sees);
+    if (first < 0) return [0, 0];
+    let end = first;
+    while (end < places.length && sees(places[end])) end++;
+    return [first, end];
+  });
+  const u32 = (label: string, shape: number[], values: readonly number[]) =>
+    fromHost(gpu, label, shape, Uint32Array.from(values), { owner: "rows" });
+  const tensors = {
+    index: u32("selected rows", [chosen.length], chosen),
+    positions: u32("selected positions", [chosen.length], places.map((p) => p.position)),
+    queries: u32("selected queries", [chosen.length, 4], queries),
+    keys: u32("selected keys", [rows.count, 2], keys),
+  };
+  return {
+    count: chosen.length,
+    index: tensors.index,
+    positions: tensors.positions,
+    map: { queries: tensors.queries, keys: tensors.keys, slots: rows.map(0).slots },
+    [Symbol.dispose]: () => Object.values(tensors).forEach((t) => freeTensor(gpu, t)),
+  };
+}
+
+function ownSlot(s: Sequence, position: number): number {
+  return (s.slot ?? 0) + position - (s.prefix?.count ?? 0);
+}
+
+/** The two slot ranges that position t sees: shared prefix and own run, clipped to the window. */
+function visible(s: Sequence, t: number, window: number, rowBase?: number): number[] {
+  const low = Math.max(0, t - window + 1);
+  const shared = s.prefix?.count ?? 0;
+  const sharedCount = Math.max(0, shared - low);
+  const ownLow = Math.max(low, shared);
+  const own = rowBase === undefined ? ownSlot(s, ownLow) : rowBase + ownLow;
+  return [sharedCount ? s.prefix!.slot + low : 0, sharedCount, own, t - ownLow + 1];
+}

@@ -1,0 +1,148 @@
+/**
+ * The language-model head and its losses. Logits are made in chunks of vocabulary columns and reduced at
+ * once, so `[rows, vocab]` exists only when it is asked for ({@link logits}) or when one chunk holds it all.
+ */
+import { GpuError } from "../gpu/errors.ts";
+import { logSoftmaxKernel, vocabGrad, vocabLossKernel, vocabState } from "../kernels/loss.ts";
+import { describe, matrixOf, storageOf, type Tensor } from "../tensor/tensor.ts";
+import { type Ctx, gradTarget, temp } from "./context.ts";
+import { linear, type Weight } from "./linear.ts";
+import { emptyBuffer, matmulRaw } from "./matmul.ts";
+
+/** What each row of {@link vocabLoss} wants. */
+export interface VocabTargets {
+  /** u32 [R]: the wanted token of each row; ignored in KL rows. */
+  targets: Tensor;
+  /** f32 [R]: what the row's loss is multiplied by. */
+  weights: Tensor;
+  /** The last `kl.rows` rows are KL rows: KL(p ‖ q) with log q given, [rows, vocab]. */
+  kl?: { rows: number; reference: Tensor };
+  /** Columns at a time. Default: as many as keep a chunk of logits within 16 MiB. */
+  chunk?: number;
+}
+
+/** All logits of the given rows: h [R, D] → [R, vocab]. For generation and for captured references. */
+export function logits(ctx: Ctx, h: Tensor, head: Weight): Tensor {
+  return linear(ctx, h, head, { label: "logits" });
+}
+
+/** Row-wise log-probabilities of logits, into a given tensor of the same shape. No gradient. */
+export function logSoftmax(ctx: Ctx, z: Tensor, into: Tensor): void {
+  const { rows, cols } = matrixOf(z);
+  const bind = { logits: storageOf(z), out: storageOf(into) };
+  ctx.r.dispatch(logSoftmaxKernel, { bind, params: { cols }, grid: [rows, 1, 1] });
+}
+
+const CHUNK_BYTES = 16 << 20;
+
+/**
+ * loss[r] = weight[r]·(−log softmax(h Wᵀ)[target]) or weight[r]·KL for h [R, D] after the final norm.
+ * Returns the per-row losses [R]; the gradient of their sum flows to h. Weight gradients of the head are
+ * only available when one chunk covers the vocabulary. With several chunks backward recomputes the logits.
+ */
+export function vocabLoss(ctx: Ctx, h: Tensor, head: Weight, want: VocabTargets): Tensor {
+  const rows = matrixOf(h).rows;
+  const vocab = head.out;
+  const { targets, weights, kl } = want;
+  if (targets.shape[0] !== rows || weights.shape[0] !== rows) {
+    throw new GpuError(`${describe(h)} needs ${rows} targets and weights, got ${describe(targets)}`);
+  }
+  const klStart = rows - (kl?.rows ?? 0);
+  const chunk = Math.min(vocab, want.chunk ?? Math.max(64, Math.floor(CHUNK_BYTES / 4 / rows / 64) * 64));
+  const reference = kl ? storageOf(kl.reference) : emptyBuffer(ctx.gpu);
+  const state = temp(ctx, "vocab state", [rows, 4]);
+  const ranges = chunksOf(head, chunk);
+  const whole = ranges.length === 1;
+  let kept: Tensor | undefined;
+  for (const range of ranges) {
+    const z = whole ? logits(ctx, h, head) : chunkLogits(ctx, h, head, range);
+    if (whole) kept = z;
+    ctx.r.dispatch(vocabState, {
+      bind: { logits: storageOf(z), targets: storageOf(targets), reference, state: storageOf(state) },
+      params: { cols: range.cols, first: range.first, vocab, klStart },
+      grid: [rows, 1, 1],
+    });
+  }
+  const loss = temp(ctx, "row losses", [rows]);
+  ctx.r.dispatch(vocabLossKernel, {
+    bind: { state: storageOf(state), weights: storageOf(weights), loss: storageOf(loss) },
+    params: { rows, klStart },
+    grid: [Math.ceil(rows / 64), 1, 1],
+  });
+  const { tape } = ctx;
+  if (tape?.needs(h, head.matrix)) {
+    if (!whole && tape.needs(head.matrix)) {
+      throw new GpuError("Head weight gradients need the whole vocabulary in one chunk");
+    }
+    const toGradient = (z: Tensor, first: number, cols: number) =>
+      ctx.r.dispatch(vocabGrad, {
+        bind: {
+          state: storageOf(state),
+          targets: storageOf(targets),
+          weights: storageOf(weights),
+          reference,
+          logits: storageOf(z),
+        },
+        params: { cols, first, vocab, klStart },
+        grid: [Math.ceil(cols / 64), rows, 1],
+      });
+    if (whole) {
+      // `logits` registered the linear layer's own backward before this one: hand it its gradient.
+      tape.defer(() => {
+        toGradient(kept!, 0, vocab);
+        tape.setGrad(kept!, kept!);
+      });
+    } else {
+      tape.push(loss, () => {
+        for (const range of ranges) {
+          const z = chunkLogits(ctx, h, head, range);
+          toGradient(z, range.first, range.cols);
+          headInputGradient(ctx, h, z, head, range);
+        }
+      });
+    }
+  }
+  return loss;
+}
+
+interface Range {
+  first: number;
+  cols: number;
+  shard: number;
+}
+
+/** Column ranges of at most `chunk`, none crossing a row shard of the head. */
+function chunksOf(head: Weight, chunk: number): Range[] {
+  if (chunk >= head.out) return [{ first: 0, cols: head.out, shard: 0 }];
+  if (head.layout !== "out_in") throw new GpuError(`Chunked losses need a head stored [vocab, width]`);
+  return head.matrix.shards.flatMap((s, shard) => {
+    const ranges: Range[] = [];
+    for (let at = 0; at < s.rows; at += chunk) {
+      ranges.push({ first: s.row + at, cols: Math.min(chunk, s.rows - at), shard });
+    }
+    return ranges;
+  });
+}
+
+function rangeOf(head: Weight, { first, cols, shard }: Range) {
+  const s = head.matrix.shards[shard];
+  return { storage: s.storage, dtype: head.matrix.dtype, bOffset: (first - s.row) * head.in, cols };
+}
+
+function chunkLogits(ctx: Ctx, h: Tensor, head: Weight, range: Range): Tensor {
+  const { rows } = matrixOf(h);
+  const { bOffset, cols, ...b } = rangeOf(head, range);
+  const z = temp(ctx, "logits chunk", [rows, cols]);
+  const shape = { M: rows, N: cols, K: head.in, lda: head.in, ldb: head.in, ldc: cols, bOffset };
+  const epilogue = { bias: head.bias, biasOffset: range.first };
+  matmulRaw(ctx, "nt", storageOf(h), b, storageOf(z), shape, epilogue);
+  return z;
+}
+
+function headInputGradient(ctx: Ctx, h: Tensor, dz: Tensor, head: Weight, range: Range): void {
+  const { grad, accumulate } = gradTarget(ctx, h);
+  const { rows } = matrixOf(h);
+  const { bOffset, cols, ...b } = rangeOf(head, range);
+  const shape = { M: rows, N: head.in, K: cols, lda: cols, ldb: head.in, ldc: head.in, bOffset };
+  matmulRaw(ctx, "nn", storageOf(dz), b, storageOf(grad), shape, { accumulate });
+}

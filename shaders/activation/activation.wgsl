@@ -1,0 +1,8 @@
+// y = f(x), n elements; f is chosen by the variant. An invocation computes one element: 8 bytes an element.
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32) {
+  let i = (wg.y * grid.x + wg.x) * 256u + lane;
+  if (i >= p.n) { return; }
+  y[i] = act(x[i]);
+}

@@ -1,0 +1,8 @@
+// y = f(z)·up, n elements; z is the gate before its activation. 12 bytes an element.
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32) {
+  let i = (wg.y * grid.x + wg.x) * 256u + lane;
+  if (i >= p.n) { return; }
+  y[i] = act(z[i]) * up[i];
+}

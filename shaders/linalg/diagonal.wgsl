@@ -1,0 +1,6 @@
+// y[i] = C[i, i] for rows [rowBegin, rowEnd) of a matrix whose row srcRow starts the buffer. One invocation a row.
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let row = p.rowBegin + id.x;
+  if (row < p.rowEnd) { y[row] = src[(row - p.srcRow) * p.srcLd + row]; }
+}
