@@ -26,7 +26,7 @@ export function asGpuClass(ctx: Ctx): Ctx {
   return { ...ctx, gpu: Object.create(ctx.gpu, { class: { value: "gpu" } }) };
 }
 
-/** Runs what `record` records, twice, and reads the f32 tensors it returns. Both runs must agree in every bit. */
+/** Runs what `record` records, twice, and reads the f32 tensors it returns; both runs agree in all bits. */
 export async function evaluate(gpu: Gpu, record: (ctx: Ctx) => Tensor[]): Promise<Float32Array[]> {
   const r = gpu.recorder();
   const ctx: Ctx = { gpu, r, tape: new Tape() };
@@ -63,8 +63,8 @@ export interface OpCase {
 }
 
 /**
- * Checks y against the reference, each gradient of Σ dy·y against finite differences of it, the same gradients
- * added to ones, and that replays agree bit for bit: one plan, two runs.
+ * Checks y against the reference, each gradient of Σ dy·y against finite differences of it, the same
+ * gradients added to ones, and that replays agree bit for bit: one plan, two runs.
  */
 export async function checkOp(
   gpu: Gpu,

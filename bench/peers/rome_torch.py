@@ -153,7 +153,7 @@ def edit(model, pad, case, sequences, C, clock):
             optimiser.zero_grad()
             with clock.phase("value.forward"):
                 hook = block.register_forward_hook(add_delta)
-                logits = model(**batch, use_cache=case.get("use_cache", True)).logits
+                logits = model(**batch).logits
                 hook.remove()
             with clock.phase("value.loss"):
                 kl_log_probs = F.log_softmax(logits[-1:, kl_at], dim=1)

@@ -144,7 +144,7 @@ function transposedRows(whole: Uint8Array, tensor: GgufTensor, row0: number, row
   const size = whole.length / (outer * inner);
   const array = size === 4 ? Uint32Array : Uint16Array;
   // A fresh copy is aligned, whatever the offset in the file was.
-  const from = new array(whole.slice().buffer);
+  const from = new array(new Uint8Array(whole).buffer);
   const to = new array(rows * outer);
   for (let r = 0; r < rows; r++) {
     for (let c = 0; c < outer; c++) to[r * outer + c] = from[c * inner + row0 + r];

@@ -50,7 +50,7 @@ export function findNonFinite(info: { dtype: WeightDtype }, bytes: Uint8Array): 
   const wide = info.dtype === "F32";
   const size = wide ? 4 : 2;
   const count = Math.floor(bytes.length / size);
-  const aligned = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
+  const aligned = bytes.byteOffset % size === 0 ? bytes : new Uint8Array(bytes);
   const words = wide
     ? new Uint32Array(aligned.buffer, aligned.byteOffset, count)
     : new Uint16Array(aligned.buffer, aligned.byteOffset, count);

@@ -242,7 +242,7 @@ function readTensor(cursor: Cursor): GgufTensor {
   const offset = cursor.size(`the offset of ${show(name)}`);
   const elements = shape.reduce((product, size) => product * size, 1);
   const bytes = (elements / type.block) * type.bytes;
-  if (!Number.isSafeInteger(elements) || !Number.isSafeInteger(bytes) || shape.includes(0)) {
+  if (!(elements > 0 && elements <= Number.MAX_SAFE_INTEGER && bytes <= Number.MAX_SAFE_INTEGER)) {
     throw cursor.fail(`tensor ${show(name)} has an impossible shape [${shape}] for ${type.name}`);
   }
   if ((shape.at(-1) ?? 1) % type.block !== 0) {

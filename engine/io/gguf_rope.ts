@@ -30,7 +30,7 @@ export async function ropeScalingOf(
         `Tensor rope_freqs.weight [${divisors.shape}] of ${file.source.name} should be F32 [${headDim / 2}]`,
       );
     }
-    const values = new Float32Array(bytes.slice().buffer);
+    const values = new Float32Array(new Uint8Array(bytes).buffer);
     if (values.some((value) => value !== 1)) return llama3Scaling(file, architecture, headDim, values);
   }
   const type = get("scaling.type");

@@ -39,6 +39,6 @@ export function parseNpy(bytes: Uint8Array, where: string): NpzArray {
       `[${shape}] of ${dtype} is ${expected} bytes, but ${bytes.length - headerEnd} follow the header`,
     );
   }
-  // The slice is a fresh, aligned buffer.
-  return { shape, data: new array(bytes.slice(headerEnd).buffer) };
+  // A copy is aligned. Not slice(): on a Node Buffer, which zlib returns, that is a view.
+  return { shape, data: new array(new Uint8Array(bytes.subarray(headerEnd)).buffer) };
 }

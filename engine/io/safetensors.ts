@@ -76,12 +76,13 @@ export async function parseSafetensors(source: ByteSource): Promise<SafetensorsF
     source,
     entries,
     metadata,
-    read(entry, offset = 0, count = entry.bytes - offset) {
+    // `async` so that a bad range arrives as a rejection.
+    async read(entry, offset = 0, count = entry.bytes - offset) {
       if (offset < 0 || count < 0 || offset + count > entry.bytes) {
         const range = `bytes ${offset} to ${offset + count}`;
         throw new InputError(`Cannot read ${range} of tensor ${show(entry.name)}: it has ${entry.bytes}`);
       }
-      return source.read(entry.offset + offset, count);
+      return await source.read(entry.offset + offset, count);
     },
   };
 }

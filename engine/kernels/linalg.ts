@@ -2,6 +2,8 @@
  * Kernels of engine/linalg: blocked Cholesky and triangular solves on row panels, in f64 or f32. A kernel
  * exists once a precision, because bindings are typed; the WGSL says `real` and a snippet says what that is.
  */
+import eft from "../../shaders/lib/eft.wgsl" with { type: "text" };
+import symmetricSource from "../../shaders/linalg/symmetric_product.wgsl" with { type: "text" };
 import cholBlock from "../../shaders/linalg/cholesky_block.wgsl" with { type: "text" };
 import cholPanel from "../../shaders/linalg/cholesky_panel.wgsl" with { type: "text" };
 import diagonalSource from "../../shaders/linalg/diagonal.wgsl" with { type: "text" };
@@ -30,7 +32,7 @@ export const choleskyBlock = both((real) =>
   defineKernel({
     name: `cholesky_block_${real}`,
     source: cholBlock,
-    bindings: { panel: `update ${real}`, pt: `update ${real}`, status: "update u32" },
+    bindings: { panel: `update ${real}`, pt: `write ${real}`, status: "update u32" },
     params: { k0: "u32", slot: "u32", ld: "u32", panelRow: "u32", panelLd: "u32" },
     ...precision(real),
   })
@@ -42,7 +44,15 @@ export const choleskyPanel = both((real) =>
     name: `cholesky_panel_${real}`,
     source: cholPanel,
     bindings: { panel: `update ${real}`, pt: `update ${real}` },
-    params: { k0: "u32", slot: "u32", ld: "u32", rowBegin: "u32", rowEnd: "u32", panelRow: "u32", panelLd: "u32" },
+    params: {
+      k0: "u32",
+      slot: "u32",
+      ld: "u32",
+      rowBegin: "u32",
+      rowEnd: "u32",
+      panelRow: "u32",
+      panelLd: "u32",
+    },
     ...precision(real),
   })
 );
@@ -70,14 +80,16 @@ export const solveUpdate = both((real) =>
       m: "u32",
       rowBegin: "u32",
       rowEnd: "u32",
-      origin: "i32",
+      origin: "u32",
+      baseRow: "u32",
       rowStride: "u32",
       stepStride: "u32",
     },
     variants: { COLS: [1, 4] },
     blocks: ({ COLS }) => {
       const cols = COLS as number;
-      const cell = (line: (r: number, c: number) => string) => unroll(4, (r) => unroll(cols, (c) => line(r, c)));
+      const cell = (line: (r: number, c: number) => string) =>
+        unroll(4, (r) => unroll(cols, (c) => line(r, c)));
       return {
         zero: cell((r, c) => `var y${r}_${c} = real(0);`),
         products: [
@@ -137,3 +149,26 @@ export const diagonal = both((real) =>
     ...precision(real),
   })
 );
+
+/** A symmetric product with two-float numbers; an invocation an element of Y, 64 a workgroup. */
+export const symmetricProduct = defineKernel({
+  name: "symmetric_product",
+  source: symmetricSource,
+  bindings: {
+    c: "read f32",
+    lo: "read f32",
+    x: "read vec2<f32>",
+    y: "update vec2<f32>",
+    zero: "read u32",
+  },
+  params: {
+    m: "u32",
+    rowBegin: "u32",
+    rowEnd: "u32",
+    panelRow: "u32",
+    panelEnd: "u32",
+    panelLd: "u32",
+  },
+  variants: { MIRROR: [false, true], LO: [false, true] },
+  snippets: () => [eft],
+});

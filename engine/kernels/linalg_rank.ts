@@ -10,7 +10,7 @@ import subgroupSource from "../../shaders/linalg/rank_update_subgroup.wgsl" with
 import tile from "../../shaders/linalg/tile.wgsl" with { type: "text" };
 import tiledSource from "../../shaders/linalg/rank_update_tiled.wgsl" with { type: "text" };
 import type { Gpu } from "../gpu/device.ts";
-import { type Binding, defineKernel, type Kernel, unroll, type Variant } from "../gpu/kernel.ts";
+import { type Binding, defineKernel, type Kernel, unroll } from "../gpu/kernel.ts";
 import { precision, type Real } from "./linalg.ts";
 
 /** What becomes of the product: subtracted, or added to a two-float accumulator. */
@@ -37,24 +37,21 @@ const params = {
 
 type Cell = (line: (r: number, c: number) => string) => string;
 
-function registerBlocks(v: Variant): Record<string, string> {
-  const tm = v.TM as number, tn = v.TN as number;
-  const cell: Cell = (line) => unroll(tm, (r) => unroll(tn, (c) => line(r, c)));
-  const step = (u: number) =>
-    [
-      unroll(tm, (r) => `let s${r}_${u} = a[at + ${u}u * p.ld + i${r}];`),
-      unroll(tn, (c) => `let w${c}_${u} = a[at + ${u}u * p.ld + j${c}];`),
-      cell((r, c) => `y${r}_${c} += s${r}_${u} * w${c}_${u};`),
-    ].join("\n");
+/** Eight rows × eight columns an invocation: best of 4×4, 8×4, 4×8 and 8×8 in f64 on llvmpipe. */
+function registerBlocks(): Record<string, string> {
+  const cell: Cell = (line) => unroll(8, (r) => unroll(8, (c) => line(r, c)));
   return {
     addresses: [
-      unroll(tm, (r) => `let i${r} = min(row0 + ${r}u, p.last);`),
-      unroll(tn, (c) => `let j${c} = min(col0 + ${c}u * ACROSS, p.last);`),
+      unroll(8, (r) => `let i${r} = min(row0 + ${r}u, p.last);`),
+      unroll(8, (c) => `let j${c} = min(col0 + ${8 * c}u, p.last);`),
     ].join("\n"),
     zero: cell((r, c) => `var y${r}_${c} = real(0);`),
-    products: unroll(v.UNROLL as number, step),
-    tail: step(0),
-    store: cell((r, c) => `store(row0 + ${r}u, col0 + ${c}u * ACROSS, y${r}_${c});`),
+    products: [
+      unroll(8, (r) => `let s${r} = a[at + i${r}];`),
+      unroll(8, (c) => `let w${c} = a[at + j${c}];`),
+      cell((r, c) => `y${r}_${c} += s${r} * w${c};`),
+    ].join("\n"),
+    store: cell((r, c) => `store(row0 + ${r}u, col0 + ${8 * c}u, y${r}_${c});`),
   };
 }
 
@@ -94,26 +91,25 @@ function tiledBlocks(): Record<string, string> {
   };
 }
 
-const FAMILIES: Record<Family, Pick<Kernel, "source" | "blocks" | "variants">> = {
+const FAMILIES: Record<Family, Pick<Kernel, "source" | "blocks">> = {
   subgroup: { source: subgroupSource, blocks: subgroupBlocks },
-  register: {
-    source: registerSource,
-    blocks: registerBlocks,
-    variants: { TM: [4, 8], TN: [4, 8], UNROLL: [2, 1, 4] },
-  },
+  register: { source: registerSource, blocks: registerBlocks },
   tiled: { source: tiledSource, blocks: tiledBlocks },
 };
 
 function declare(family: Family, epilogue: Epilogue, real: Real): Kernel {
   const minus: Record<string, Binding> = { a: `read ${real}`, c: `update ${real}` };
-  const bindings = epilogue === "minus" ? minus : { ...minus, lo: "update f32" as const, zero: "read u32" as const };
+  const bindings = epilogue === "minus"
+    ? minus
+    : { ...minus, lo: "update f32" as const, zero: "read u32" as const };
   const shared = precision(real);
   return defineKernel({
     name: `rank_update_${family}_${epilogue === "minus" ? "minus" : "two_float"}_${real}`,
     bindings,
     params,
     ...FAMILIES[family],
-    snippets: () => [...shared.snippets(), tile, ...(epilogue === "minus" ? [storeMinus] : [eft, storeTwoFloat])],
+    snippets:
+      () => [...shared.snippets(), tile, ...(epilogue === "minus" ? [storeMinus] : [eft, storeTwoFloat])],
     features: () => family === "subgroup" ? ["subgroups"] : shared.features(),
   });
 }

@@ -21,7 +21,7 @@ export const addRows = defineKernel({
   params: { n: "u32", width: "u32" },
 });
 
-/** `n` counts the elements of y, `count` the rows summed. Without INDEXED, WEIGHTED those bindings go unread. */
+/** `n` counts elements of y, `count` rows of x. `index` is read with INDEXED only, `weight` with WEIGHTED. */
 export const groupSum = defineKernel({
   name: "group_sum",
   source: groupSumSource,

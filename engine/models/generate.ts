@@ -43,11 +43,15 @@ export async function generate(
   for (const ids of prompts) {
     if (ids.length === 0) throw new InputError("Cannot continue an empty prompt");
     if (ids.length >= dims.maxPositions) {
-      throw new InputError(`The prompt has ${ids.length} tokens; the model's context holds ${dims.maxPositions}`);
+      throw new InputError(
+        `The prompt has ${ids.length} tokens; the model's context holds ${dims.maxPositions}`,
+      );
     }
   }
   const capacity = Math.min(options.maxTokens, dims.maxPositions - longest);
-  const stop = new Set(options.stop ?? (config.type === "llama" ? config.stops : config.eos === undefined ? [] : [config.eos]));
+  const stop = new Set(
+    options.stop ?? (config.type === "llama" ? config.stops : config.eos === undefined ? [] : [config.eos]),
+  );
   const sampled = (options.temperature ?? 0) > 0;
 
   let slots = 0;

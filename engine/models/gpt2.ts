@@ -42,7 +42,8 @@ export const gpt2: Family = {
     const qkv = linear(ctx, norm(h, "attn.norm"), weight(model, `${at}.attn.qkv`));
     const [qAll, k, v] = splitColumns(ctx, qkv, [width, width, width]);
     const q = select ? gatherRows(ctx, qAll, select.index) : qAll;
-    const scale = (config.scaleAttnWeights ? 1 / Math.sqrt(headDim) : 1) / (config.scaleByLayer ? layer + 1 : 1);
+    const scale = (config.scaleAttnWeights ? 1 / Math.sqrt(headDim) : 1) /
+      (config.scaleByLayer ? layer + 1 : 1);
     const shape = { heads, kvHeads: heads, headDim, scale };
     const mixed = attention(ctx, q, k, v, select?.map ?? rows.map(layer), shape, cache?.stores[layer]);
     const stream = select ? gatherRows(ctx, h, select.index) : h;

@@ -88,7 +88,12 @@ function llamaLayout(c: LlamaConfig): Entry[] {
 function gpt2Layout(c: Gpt2Config): Entry[] {
   const entries: Entry[] = [
     { kind: "table", role: "embed", name: "transformer.wte.weight", shape: [c.vocab, c.width] },
-    { kind: "table", role: "embed.positions", name: "transformer.wpe.weight", shape: [c.maxPositions, c.width] },
+    {
+      kind: "table",
+      role: "embed.positions",
+      name: "transformer.wpe.weight",
+      shape: [c.maxPositions, c.width],
+    },
     { kind: "vector", role: "final.norm", name: "transformer.ln_f.weight", shape: [c.width] },
     { kind: "vector", role: "final.norm.bias", name: "transformer.ln_f.bias", shape: [c.width] },
   ];

@@ -52,10 +52,18 @@ export const llama: Family = {
 
     const m = rmsNorm(ctx, mid, tensor(model, `${at}.mlp.norm`), normEps);
     const key = gated(ctx, linear(ctx, m, w("mlp.gate")), linear(ctx, m, w("mlp.up")), "silu");
-    return addProjection(ctx, block, `${at}.mlp.out`, atSite(ctx, hooks, `${at}.mlp.key`, key), w("mlp.down"), mid);
+    return addProjection(
+      ctx,
+      block,
+      `${at}.mlp.out`,
+      atSite(ctx, hooks, `${at}.mlp.key`, key),
+      w("mlp.down"),
+      mid,
+    );
   },
 
-  final: (ctx, model, h) => rmsNorm(ctx, h, tensor(model, "final.norm"), (model.config as LlamaConfig).normEps),
+  final: (ctx, model, h) =>
+    rmsNorm(ctx, h, tensor(model, "final.norm"), (model.config as LlamaConfig).normEps),
 };
 
 /** stream + W x: fused when nobody looks at W x, else through its site. */

@@ -9,7 +9,7 @@ import { toFloat32 } from "../io/convert.ts";
 import { findNonFinite } from "../io/dtypes.ts";
 import { InputError } from "../io/errors.ts";
 import type { Weight } from "../ops/linear.ts";
-import { rotaryTable, type RotaryScaling } from "../ops/rotary.ts";
+import { type RotaryScaling, rotaryTable } from "../ops/rotary.ts";
 import { createTensor, type Dtype, freeTensor, sizeOf, type Tensor } from "../tensor/tensor.ts";
 import { fromHost, writeBytes } from "../tensor/transfer.ts";
 import { gpt2 } from "./gpt2.ts";
@@ -102,7 +102,10 @@ export async function loadCheckpoint(
   if (config.type === "llama") {
     const { headDim, maxPositions } = dims;
     const theta = config.ropeTheta, scaling = rotaryScaling(config.ropeScaling);
-    tensors.set("rotary", keep(rotaryTable(gpu, { headDim, rotaryDim: headDim, theta, scaling, maxPositions })));
+    tensors.set(
+      "rotary",
+      keep(rotaryTable(gpu, { headDim, rotaryDim: headDim, theta, scaling, maxPositions })),
+    );
   }
   gpu.check();
   return {
@@ -190,7 +193,12 @@ async function loadVector(gpu: Gpu, checkpoint: Checkpoint, info: WeightInfo, ro
   return fromHost(gpu, role, info.shape, toFloat32(info.dtype, bytes), { owner: "weights" });
 }
 
-function refuseNonFinite(checkpoint: Checkpoint, info: WeightInfo, bytes: Uint8Array, byteOffset: number): void {
+function refuseNonFinite(
+  checkpoint: Checkpoint,
+  info: WeightInfo,
+  bytes: Uint8Array,
+  byteOffset: number,
+): void {
   const bad = findNonFinite(info, bytes);
   if (bad < 0) return;
   const index = byteOffset / (info.dtype === "F32" ? 4 : 2) + bad;

@@ -64,7 +64,8 @@ export function createCache(
   const { layers, from = 0, slots, width } = shape;
   const stores = Array.from({ length: layers }, (_, layer) => {
     if (layer < from) return undefined;
-    const make = (name: string) => createTensor(gpu, `${name} cache ${layer}`, [slots, width], { owner: "cache" });
+    const make = (name: string) =>
+      createTensor(gpu, `${name} cache ${layer}`, [slots, width], { owner: "cache" });
     return { k: make("key"), v: make("value") };
   });
   const dispose = () => stores.forEach((s) => s && (freeTensor(gpu, s.k), freeTensor(gpu, s.v)));
@@ -118,7 +119,11 @@ export function packRows(gpu: Gpu, sequences: readonly Sequence[], options: Pack
         visible(sequences[i], position, window, cached ? undefined : starts[i])
       ),
     ),
-    keys: u32("keys", [n, 2], places.flatMap(({ sequence }, row) => [row, Math.min(ends[sequence], row + window)])),
+    keys: u32(
+      "keys",
+      [n, 2],
+      places.flatMap(({ sequence }, row) => [row, Math.min(ends[sequence], row + window)]),
+    ),
     slots: slotTensor,
   });
   const maps = new Map<number, AttentionMap>();

@@ -52,7 +52,9 @@ export function attention(
   if (width !== heads * headDim) {
     throw new GpuError(`Cannot split ${describe(q)} into ${heads} heads of ${headDim}`);
   }
-  if (heads % kvHeads !== 0) throw new GpuError(`${heads} query heads do not share ${kvHeads} key heads evenly`);
+  if (heads % kvHeads !== 0) {
+    throw new GpuError(`${heads} query heads do not share ${kvHeads} key heads evenly`);
+  }
   let keys = k, values = v;
   if (store) {
     if (!map.slots) throw new GpuError("Attention with a store needs the slots of its live rows");
@@ -65,7 +67,12 @@ export function attention(
   const stats = temp(ctx, "attention stats", [rows, heads, 2]);
   const params = { heads, kvHeads, scale };
   const variant = { DIM: headDim };
-  const bound = { q: storageOf(q), k: storageOf(keys), v: storageOf(values), queries: storageOf(map.queries) };
+  const bound = {
+    q: storageOf(q),
+    k: storageOf(keys),
+    v: storageOf(values),
+    queries: storageOf(map.queries),
+  };
   ctx.r.dispatch(attentionForward, {
     variant,
     bind: { ...bound, o: storageOf(out), stats: storageOf(stats) },

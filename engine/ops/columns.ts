@@ -32,7 +32,11 @@ export function splitColumns(ctx: Ctx, x: Tensor, widths: readonly number[]): Te
       if (accumulate) throw new GpuError(`${describe(x)} was split and used elsewhere`);
       let at = 0;
       widths.forEach((width, i) => {
-        copyColumns(ctx, rows, width, { t: grads[i]!, ld: width, offset: 0 }, { t: grad, ld: cols, offset: at });
+        copyColumns(ctx, rows, width, { t: grads[i]!, ld: width, offset: 0 }, {
+          t: grad,
+          ld: cols,
+          offset: at,
+        });
         at += width;
       });
     });

@@ -54,7 +54,7 @@ export function addInto(ctx: Ctx, x: Tensor, into: Tensor): void {
   addScaled(ctx, x, into, 1, true);
 }
 
-/** into = x, equal sizes, outside the tape; `into` may outlive the plan. @throws {GpuError} when they differ */
+/** into = x, outside the tape; `into` may outlive the plan. @throws {GpuError} when the sizes differ */
 export function copy(ctx: Ctx, x: Tensor, into: Tensor): void {
   addScaled(ctx, x, into, 1, false);
 }

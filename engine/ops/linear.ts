@@ -39,7 +39,12 @@ export interface Weight {
  * y = x Wᵀ + b (+ residual) with x [R, in] → [R, out]. Gradients to x, residual, matrix, bias and overlays
  * where asked for. Kept for backward: x, only when a weight gradient is asked for.
  */
-export function linear(ctx: Ctx, x: Tensor, w: Weight, options: { residual?: Tensor; label?: string } = {}): Tensor {
+export function linear(
+  ctx: Ctx,
+  x: Tensor,
+  w: Weight,
+  options: { residual?: Tensor; label?: string } = {},
+): Tensor {
   const { rows, cols } = matrixOf(x);
   if (cols !== w.in) {
     throw new GpuError(`Cannot apply ${w.role} [${w.out}, ${w.in}] to ${describe(x)}: inner sizes differ`);

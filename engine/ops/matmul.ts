@@ -72,7 +72,13 @@ export function matmulRaw(
     ctx.r.dispatch(matmulSubgroup, { variant: { layout, ROWS, COLS, ...flags }, bind, params, grid });
   } else {
     const { TM, TN } = tiledTile(M, N);
-    const variant: Record<string, VariantValue> = { A_T: layout === "tn", B_T: layout === "nt", TM, TN, ...flags };
+    const variant: Record<string, VariantValue> = {
+      A_T: layout === "tn",
+      B_T: layout === "nt",
+      TM,
+      TN,
+      ...flags,
+    };
     const grid = [Math.ceil(M / (16 * TM)), Math.ceil(N / (16 * TN)), 1] as const;
     ctx.r.dispatch(matmulTiled, { variant, bind, params, grid });
   }
@@ -102,10 +108,20 @@ export function matmul(ctx: Ctx, layout: Layout, a: Tensor, b: Tensor, c: Tensor
     throw new GpuError(`Cannot multiply ${describe(a)} by ${describe(b)}: inner sizes ${K} and ${KB} differ`);
   }
   if (C.rows !== M || C.cols !== N) {
-    throw new GpuError(`Cannot store the [${M}, ${N}] product of ${describe(a)} and ${describe(b)} in ${describe(c)}`);
+    throw new GpuError(
+      `Cannot store the [${M}, ${N}] product of ${describe(a)} and ${describe(b)} in ${describe(c)}`,
+    );
   }
   const shape = { M, N, K, lda: A.cols, ldb: B.cols, ldc: N };
-  matmulRaw(ctx, layout, storageOf(a), { storage: storageOf(b), dtype: b.dtype }, storageOf(c), shape, epilogue);
+  matmulRaw(
+    ctx,
+    layout,
+    storageOf(a),
+    { storage: storageOf(b), dtype: b.dtype },
+    storageOf(c),
+    shape,
+    epilogue,
+  );
 }
 
 const empties = new WeakMap<Gpu, GpuBuffer>();

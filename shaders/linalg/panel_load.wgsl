@@ -11,9 +11,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   if (col == row) {
     panel[at] = diagonal[row];
   } else if (row < p.n) {
-    let from = (row - p.srcRow) * p.srcLd + col;
-    var v = real(src[from]);
-    if (LO) { v += real(lo[from]); }
+    let word = (row - p.srcRow) * p.srcLd + col;
+    var v = real(src[word]);
+    if (LO) { v += real(lo[word]); }
     panel[at] = v * real(scale[row] * scale[col]);
   } else {
     panel[at] = real(0);

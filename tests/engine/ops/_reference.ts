@@ -70,8 +70,8 @@ export function assertClose(
 }
 
 /**
- * Gradient of a scalar f64 function by central differences. With h = 1e-4 the error is about h²·f‴/6 + 1e-16·f/h,
- * below 1e-8 for functions of order 1: far under any f32 tolerance.
+ * Gradient of a scalar f64 function by central differences. With h = 1e-4 the error is about
+ * h²·f‴/6 + 1e-16·f/h, below 1e-8 for functions of order 1: far under any f32 tolerance.
  */
 export function finiteDifference(f: (x: Float64Array) => number, at: Float64Array, h = 1e-4): Float64Array {
   const x = at.slice();

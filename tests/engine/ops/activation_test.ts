@@ -1,6 +1,7 @@
 import { ok, throws } from "node:assert/strict";
 import { type Activation, activation, gated } from "../../../engine/ops/activation.ts";
 import { ACTIVATIONS } from "../../../engine/kernels/activation.ts";
+import { add } from "../../../engine/ops/elementwise.ts";
 import { createTensor, freeTensor } from "../../../engine/tensor/tensor.ts";
 import { fromHost } from "../../../engine/tensor/transfer.ts";
 import { checkOp, evaluate, withGpu } from "../../_gpu.ts";
@@ -93,7 +94,6 @@ Deno.test(
 Deno.test(
   "activation() adds to a gradient that others hold without touching theirs when its input is also added",
   withGpu(async (gpu) => {
-    const { add } = await import("../../../engine/ops/elementwise.ts");
     await checkOp(gpu, {
       inputs: { x: { shape: [3, 5], values: normals(15, 8) } },
       op: (ctx, { x }) => add(ctx, x, activation(ctx, x, "silu")),

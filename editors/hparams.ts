@@ -1,0 +1,92 @@
+/**
+ * Hyper-parameters of the ROME family under the names that ROME's JSON and EasyEdit's YAML files use, checked
+ * and completed. Unknown keys are named in a warning, not refused: those files carry keys for other tools.
+ */
+import { z } from "npm:zod@4.6.7";
+import { InputError } from "../engine/io/errors.ts";
+
+/** ROME, R-ROME and p-ROME. */
+export const romeSchema = z.object({
+  /** Layers to edit, one after another; ROME uses one. */
+  layers: z.array(z.number().int().min(0)).length(1),
+  /** Which token's key is edited. */
+  fact_token: z.literal("subject_last").default("subject_last"),
+  /** Forward passes of the target optimisation; one update fewer. */
+  v_num_grad_steps: z.number().int().min(1).max(1000).default(20),
+  /** Adam's learning rate. */
+  v_lr: z.number().positive().default(0.5),
+  /** Multiplies ‖δ‖/‖v0‖². */
+  v_weight_decay: z.number().min(0).default(0.5),
+  /** ‖δ‖ stays below this many ‖v0‖. */
+  clamp_norm_factor: z.number().positive().default(4),
+  /** Weight of KL(p_δ ‖ p_0) at "{subject}". */
+  kl_factor: z.number().min(0).default(0.0625),
+  /** Use C⁻¹; without it C = I, as EasyEdit ships it. */
+  mom2_adjustment: z.boolean().default(true),
+  /** [total tokens, how many] of the context templates. */
+  context_template_length_params: z.array(z.tuple([z.number().int().min(1), z.number().int().min(0)]))
+    .default([[5, 10], [10, 10]]),
+});
+
+export type RomeHparams = z.infer<typeof romeSchema>;
+
+/** Keys of the field's files that mean nothing here, or that are derived. */
+const KNOWN_ELSEWHERE = new Set([
+  "alg_name",
+  "model_name",
+  "stats_dir",
+  "device",
+  "model_parallel",
+  "fp16",
+  "rewrite_module_tmp",
+  "layer_module_tmp",
+  "mlp_module_tmp",
+  "attn_module_tmp",
+  "ln_f_module",
+  "lm_head_module",
+  "mom2_dataset",
+  "mom2_n_samples",
+  "mom2_dtype",
+  "v_loss_layer",
+  "batch_size",
+  "max_length",
+]);
+
+/**
+ * Completes and checks hyper-parameters.
+ * @param source where they come from, for error texts
+ * @throws {InputError} naming the key, its value and what is allowed
+ */
+export function parseHparams<T extends z.ZodObject>(
+  schema: T,
+  values: Record<string, unknown>,
+  source: string,
+): { hparams: z.infer<T>; unknown: string[] } {
+  const result = schema.safeParse(values);
+  if (!result.success) {
+    const [issue] = result.error.issues;
+    throw new InputError(`${source} has a bad value for "${issue.path.join(".")}": ${issue.message}`);
+  }
+  const known = Object.keys(schema.shape);
+  const unknown = Object.keys(values).filter((key) => !known.includes(key) && !KNOWN_ELSEWHERE.has(key));
+  return { hparams: result.data, unknown };
+}
+
+/** The name among `names` nearest to a misspelt one, by edit distance, if it is near enough. */
+export function nearest(name: string, names: readonly string[]): string | undefined {
+  const scored = names.map((n) => ({ n, d: distance(name.toLowerCase(), n.toLowerCase()) }));
+  const best = scored.sort((a, b) => a.d - b.d)[0];
+  return best && best.d <= Math.max(2, Math.floor(best.n.length / 3)) ? best.n : undefined;
+}
+
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+    row = next;
+  }
+  return row[b.length];
+}

@@ -1,0 +1,107 @@
+/**
+ * Edit requests: what should change, as text; and as token ids with the subject found. Ids are made by
+ * tokenising each prompt once, with character offsets: no id list is ever decoded and encoded again.
+ */
+import { InputError } from "../engine/io/errors.ts";
+import type { Tokenizer } from "../engine/io/tokenizer.ts";
+
+/** One edit: `prompt` with "{}" for the subject should continue with `target`. */
+export interface EditRequest {
+  /** A template with exactly one "{}", or plain text that contains the subject. */
+  prompt: string;
+  subject: string;
+  /** The wanted continuation; a space is put before it unless it starts with one. */
+  target: string;
+  /** The true continuation, for before/after comparison. */
+  true?: string;
+}
+
+/** A prompt with the subject filled in. `subjectLast` counts tokens from 0, BOS included. */
+export interface TokenisedPrompt {
+  text: string;
+  ids: number[];
+  subjectLast: number;
+}
+
+/** The place of the subject in a filled-in prompt. */
+interface Filled {
+  text: string;
+  /** UTF-16 range of the subject. */
+  start: number;
+  end: number;
+}
+
+/**
+ * Checks a request's fields; a plain prompt becomes a template at the subject's last occurrence.
+ * @throws {InputError} naming the field
+ */
+export function validateRequest(request: EditRequest, where = "The request"): EditRequest {
+  const { subject, target } = request;
+  let { prompt } = request;
+  for (const key of ["prompt", "subject", "target"] as const) {
+    if (typeof request[key] !== "string" || request[key].trim() === "") {
+      throw new InputError(`${where} has an empty ${key}`);
+    }
+  }
+  const slots = prompt.split("{}").length - 1;
+  if (slots > 1) throw new InputError(`${where} has ${slots} "{}" in its prompt; exactly one is allowed`);
+  if (slots === 0) {
+    const at = prompt.lastIndexOf(subject);
+    if (at < 0) {
+      throw new InputError(`The subject "${subject}" is not in the prompt "${prompt}"`, {
+        hint: 'Write {} where the subject goes, for example "{} is the capital of"',
+      });
+    }
+    prompt = `${prompt.slice(0, at)}{}${prompt.slice(at + subject.length)}`;
+  }
+  return {
+    ...request,
+    prompt,
+    subject: subject.trim(),
+    target: spaced(target),
+    true: request.true && spaced(request.true),
+  };
+}
+
+/** A continuation as it follows a prompt: with one leading space. */
+export function spaced(text: string): string {
+  return /^\s/.test(text) ? text : ` ${text}`;
+}
+
+/** Fills the subject into a template, after some context. */
+export function fill(template: string, subject: string, context = ""): Filled {
+  const [before, after] = template.split("{}");
+  const start = context.length + before.length;
+  return { text: context + before + subject + after, start, end: start + subject.length };
+}
+
+/**
+ * Tokenises a filled-in prompt and finds the subject's last token: the last one whose characters meet the
+ * subject's (Meng et al. 2022, "subject_last").
+ * @throws {InputError} when no token covers the subject
+ */
+export function tokenisePrompt(tokenizer: Tokenizer, filled: Filled): TokenisedPrompt {
+  const { ids, spans } = tokenizer.encodeWithOffsets(filled.text);
+  const subjectLast = spans.findLastIndex(([from, to]) =>
+    from < filled.end && to > filled.start && to > from
+  );
+  if (subjectLast < 0) throw new InputError(`No token of "${filled.text}" covers its subject`);
+  return { text: filled.text, ids, subjectLast };
+}
+
+/**
+ * Ids of a target after a prompt. Encoding both together and cutting the prompt off is right for every
+ * tokenizer; where the boundary merges, the target is encoded alone.
+ * @throws {InputError} when the target has no token
+ */
+export function tokeniseTarget(
+  tokenizer: Tokenizer,
+  prompt: { text: string; ids: number[] },
+  target: string,
+): number[] {
+  const whole = tokenizer.encode(prompt.text + target);
+  const stable = prompt.ids.every((id, i) => whole[i] === id);
+  const ids = stable ? whole.slice(prompt.ids.length) : tokenizer.encode(target, { special: false });
+  if (ids.length === 0) throw new InputError(`The target "${target}" has no token`);
+  return ids;
+}
