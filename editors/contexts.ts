@@ -55,3 +55,8 @@ async function makeContexts(model: Model, lengths: ContextLengths, seed: number)
   }
   return out;
 }
+
+/** Stand-ins of the right lengths, for estimates: making the real ones needs the model to run. */
+export function contextPlan(lengths: ContextLengths): string[] {
+  return ["", ...lengths.flatMap(([tokens, count]) => Array(count).fill(`${"a ".repeat(tokens - 1)}. `))];
+}

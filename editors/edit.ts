@@ -59,16 +59,3 @@ export function applyDeltas(model: Model, deltas: readonly WeightDelta[]): Dispo
     },
   };
 }
-
-/** ‖left · rightᵀ‖ in Frobenius norm, in f64: √tr((LᵀL)(RᵀR)). */
-export function frobenius({ rank, left, right }: WeightDelta): number {
-  const gram = (x: Float32Array) => {
-    const g = new Float64Array(rank * rank);
-    for (let at = 0; at < x.length; at += rank) {
-      for (let i = 0; i < rank; i++) for (let j = 0; j < rank; j++) g[i * rank + j] += x[at + i] * x[at + j];
-    }
-    return g;
-  };
-  const l = gram(left), r = gram(right);
-  return Math.sqrt(l.reduce((sum, value, i) => sum + value * r[i], 0));
-}

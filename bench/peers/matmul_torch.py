@@ -12,6 +12,7 @@ import sys
 from statistics import median
 from time import perf_counter
 
+import threads  # noqa: F401, before torch
 import torch
 
 

@@ -21,12 +21,12 @@ the direction of the update, not the cost.
 import argparse
 import json
 import os
-import platform
 import sys
 from contextlib import contextmanager
 from statistics import median
 from time import perf_counter, process_time
 
+import threads  # noqa: F401, before torch
 import torch
 import torch.nn.functional as F
 import transformers
@@ -232,7 +232,7 @@ def main():
         "seconds": {name: round(median(r[name] for r in runs), 5) for name in runs[0]},
         "total_each": [round(r["total"], 4) for r in runs],
         "cpu_seconds_each": [round(c, 4) for c in cpu],
-        "threads": args.threads, "load": os.getloadavg(), "machine": platform.machine(),
+        "threads": args.threads, "load": os.getloadavg(),
         "torch": torch.__version__, "transformers": transformers.__version__,
         "attention": args.attention,
         "steps": len(losses), "losses": losses,

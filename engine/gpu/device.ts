@@ -4,6 +4,7 @@
 import { ErrorSink, GpuError } from "./errors.ts";
 import { type Feature, type Kernel, kernelKey, kernelSource, splitBinding, type Variant } from "./kernel.ts";
 import { type GpuBuffer, Memory } from "./memory.ts";
+import { grants, isSoftware, requestAdapter } from "./platform.ts";
 import { type Numerics, probeNumerics } from "./probe.ts";
 import { Recorder } from "./recorder.ts";
 
@@ -77,7 +78,10 @@ export class Gpu implements Disposable {
     const probe = await requestAdapter();
     const info = probe.info;
     if (options.requireGpu && isSoftware(info)) {
-      throw new GpuError(`The only adapter is a software driver (${info.description})`, "Check the GPU's driver");
+      throw new GpuError(
+        `The only adapter is a software driver (${info.description})`,
+        "Check the GPU's driver",
+      );
     }
     const features: Feature[] = [];
     for (const feature of WANTED_FEATURES) {
@@ -121,7 +125,10 @@ export class Gpu implements Disposable {
     });
     const pipeline = this.device.createComputePipeline({
       label: key,
-      layout: this.device.createPipelineLayout({ label: key, bindGroupLayouts: [layout, this.uniformLayout] }),
+      layout: this.device.createPipelineLayout({
+        label: key,
+        bindGroupLayouts: [layout, this.uniformLayout],
+      }),
       compute: {
         module: this.device.createShaderModule({ label: key, code: kernelSource(kernel, variant, gated) }),
         entryPoint: "main",
@@ -136,7 +143,9 @@ export class Gpu implements Disposable {
   upload(buffer: GpuBuffer, bytes: Uint8Array, offset = 0): void {
     const piece = 8 << 20;
     if (offset + bytes.byteLength > buffer.bytes) {
-      throw new GpuError(`Cannot write ${bytes.byteLength} bytes at ${offset} into ${buffer.label} of ${buffer.bytes}`);
+      throw new GpuError(
+        `Cannot write ${bytes.byteLength} bytes at ${offset} into ${buffer.label} of ${buffer.bytes}`,
+      );
     }
     for (let at = 0; at < bytes.byteLength; at += piece) {
       const part = bytes.subarray(at, Math.min(at + piece, bytes.byteLength));
@@ -151,7 +160,9 @@ export class Gpu implements Disposable {
    * @throws {GpuError} what went wrong on the device since the last wait
    */
   async read(...wanted: { buffer: GpuBuffer; bytes?: number; offset?: number }[]): Promise<ArrayBuffer[]> {
-    const sizes = wanted.map(({ buffer, bytes, offset = 0 }) => Math.ceil((bytes ?? buffer.bytes - offset) / 4) * 4);
+    const sizes = wanted.map(({ buffer, bytes, offset = 0 }) =>
+      Math.ceil((bytes ?? buffer.bytes - offset) / 4) * 4
+    );
     const total = sizes.reduce((a, b) => a + b, 0);
     if (!this.#staging || this.#staging.size < total) {
       this.#staging?.destroy();
@@ -203,47 +214,6 @@ export class Gpu implements Disposable {
     this.#staging?.destroy();
     this.device.destroy();
   }
-}
-
-async function requestAdapter(): Promise<GPUAdapter> {
-  const none = () =>
-    new GpuError(
-      "No Vulkan adapter was found",
-      "Install a GPU driver, or the software one: apt-get install mesa-vulkan-drivers (Debian, Ubuntu)",
-    );
-  if (!navigator.gpu) throw none();
-  const adapter = await quietly(() => navigator.gpu.requestAdapter({ powerPreference: "high-performance" }));
-  if (!adapter) throw none();
-  return adapter;
-}
-
-/** Drivers complain on stderr, once a request, when this variable is missing; headless machines miss it. */
-async function quietly<T>(request: () => Promise<T>): Promise<T> {
-  const name = "XDG_RUNTIME_DIR";
-  const allowed = (await Deno.permissions.query({ name: "env", variable: name })).state === "granted";
-  if (!allowed || Deno.build.os !== "linux" || Deno.env.has(name)) return await request();
-  Deno.env.set(name, "/tmp");
-  try {
-    return await request();
-  } finally {
-    Deno.env.delete(name);
-  }
-}
-
-async function grants(feature: Feature): Promise<boolean> {
-  const adapter = await requestAdapter();
-  try {
-    const device = await adapter.requestDevice({ requiredFeatures: [feature as GPUFeatureName] });
-    device.destroy();
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function isSoftware(info: GPUAdapterInfo): boolean {
-  const fallback = (info as unknown as { isFallbackAdapter?: boolean }).isFallbackAdapter;
-  return fallback === true || /llvmpipe|lavapipe|swiftshader|softpipe/i.test(info.description);
 }
 
 function pad4(bytes: Uint8Array): Uint8Array {

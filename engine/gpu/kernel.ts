@@ -52,7 +52,9 @@ export function resolveVariant(kernel: Kernel, given: Variant = {}): Variant {
   for (const [name, allowed] of Object.entries(axes)) {
     const value = given[name] ?? allowed[0];
     if (!allowed.includes(value)) {
-      throw new GpuError(`Kernel ${kernel.name} has no variant ${name}=${value}; it has ${allowed.join(", ")}`);
+      throw new GpuError(
+        `Kernel ${kernel.name} has no variant ${name}=${value}; it has ${allowed.join(", ")}`,
+      );
     }
     full[name] = value;
   }

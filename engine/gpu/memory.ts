@@ -4,7 +4,7 @@
  */
 import { GpuError } from "./errors.ts";
 
-/** A buffer on the device. `owner` groups the ledger: "weights", "activations", "statistics" … */
+/** A buffer on the device. `owner` groups the ledger: callers name their purposes. */
 export interface GpuBuffer {
   readonly kind: "buffer";
   readonly gpu: GPUBuffer;
@@ -102,12 +102,12 @@ export class Memory {
     buffer.gpu.destroy();
   }
 
-  /** Takes a buffer of at least `bytes` from the pool of activations, or creates one. */
+  /** Takes a buffer of at least `bytes` from the pool of temporaries, or creates one. */
   take(bytes: number): GpuBuffer {
     const size = sizeClass(bytes);
     const free = this.#pool.get(size);
     if (free?.length) return free.pop()!;
-    return this.alloc(size, `activation ${size}`, "activations");
+    return this.alloc(size, `temporary ${size}`, "temporaries");
   }
 
   /** Gives a pooled buffer back. */

@@ -126,10 +126,17 @@ export class Plan implements Disposable {
         size: bytes,
         usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
       });
-      const staging = device.createBuffer({ size: bytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+      const staging = device.createBuffer({
+        size: bytes,
+        usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+      });
       const encoder = device.createCommandEncoder({ label: `${this.label} profile` });
       steps.forEach((step, i) => {
-        const timestampWrites = { querySet, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 };
+        const timestampWrites = {
+          querySet,
+          beginningOfPassWriteIndex: 2 * i,
+          endOfPassWriteIndex: 2 * i + 1,
+        };
         const pass = encoder.beginComputePass({ timestampWrites });
         this.#encode(pass, [step]);
         pass.end();
@@ -182,4 +189,3 @@ function writeParams(view: DataView, step: Step): void {
 function roundUp(n: number, to: number): number {
   return Math.ceil(n / to) * to;
 }
-

@@ -25,7 +25,8 @@ export interface Numerics {
   subgroupSize: number;
 }
 
-const numerics = defineKernel({
+/** Sums, products and comparisons that reveal what the compiler does to floats. */
+export const numericsKernel = defineKernel({
   name: "probe_numerics",
   source: numericsSource,
   bindings: { a: "read f32", y: "write f32" },
@@ -33,7 +34,8 @@ const numerics = defineKernel({
   snippets: () => [eft],
 });
 
-const f64Kernel = defineKernel({
+/** f64 arithmetic, where granted. */
+export const f64Kernel = defineKernel({
   name: "probe_f64",
   source: f64Source,
   bindings: { a: "read f32", y: "write f32" },
@@ -54,7 +56,7 @@ export async function probeNumerics(gpu: Gpu): Promise<Numerics> {
   gpu.upload(a, new Uint8Array(words.buffer));
   gpu.upload(b, new Uint8Array(new Float32Array([2 ** -40, 2]).buffer));
   const r = gpu.recorder();
-  r.dispatch(numerics, { bind: { a, y }, params: { terms: 64 }, grid: [1, 1, 1] });
+  r.dispatch(numericsKernel, { bind: { a, y }, params: { terms: 64 }, grid: [1, 1, 1] });
   const hasF64 = gpu.features.has("shader-f64");
   if (hasF64) r.dispatch(f64Kernel, { bind: { a: b, y: z }, grid: [1, 1, 1] });
   using plan = r.finish("numerics probe");

@@ -88,7 +88,9 @@ export class Recorder {
     }
     const max = this.gpu.limits.maxComputeWorkgroupsPerDimension;
     if (grid.some((n) => !Number.isInteger(n) || n < 0 || n > max)) {
-      throw new GpuError(`Kernel ${kernel.name} has the grid ${grid.join("×")}; the limit is ${max} a dimension`);
+      throw new GpuError(
+        `Kernel ${kernel.name} has the grid ${grid.join("×")}; the limit is ${max} a dimension`,
+      );
     }
     if (grid[0] * grid[1] * grid[2] === 0) return;
     this.#steps.push({

@@ -24,11 +24,17 @@ export function fromFloat32(dtype: WeightDtype, values: Float32Array): Uint8Arra
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   const out = new Uint16Array(values.length);
   if (dtype === "BF16") {
-    for (let i = 0; i < bits.length; i++) out[i] = (bits[i] + 0x7fff + ((bits[i] >>> 16) & 1)) >>> 16;
+    for (let i = 0; i < bits.length; i++) out[i] = floatToBrain(bits[i]);
   } else {
     for (let i = 0; i < bits.length; i++) out[i] = floatToHalf(bits[i]);
   }
   return new Uint8Array(out.buffer);
+}
+
+/** The bits of an f32 rounded to bf16, ties to even; a NaN stays one. */
+function floatToBrain(bits: number): number {
+  if ((bits & 0x7fffffff) > 0x7f800000) return (bits >>> 16) | 0x40;
+  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
 }
 
 /** The bits of an f32 rounded to f16, ties to even; overflow becomes infinity. */

@@ -75,6 +75,12 @@ export async function describeModel(file: GgufFile): Promise<GgufModel> {
     const known = Object.keys(ARCHITECTURES).join(", ");
     throw new InputError(`Unknown architecture ${show(architecture)} in ${source}; emend reads ${known}`);
   }
+  const parts = optional(file, "split.count") ?? 1;
+  if (parts > 1) {
+    throw new InputError(`${source} is one of ${parts} parts of a model`, {
+      hint: "Join them first: llama-gguf-split --merge FIRST-PART OUTPUT",
+    });
+  }
   const { names, interleaved } = ARCHITECTURES[architecture];
   const config = architecture === "gpt2" ? gpt2Config(file) : await llamaConfig(file, architecture);
   const weights: MappedTensor[] = [];

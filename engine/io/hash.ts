@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { join, resolve } from "node:path";
 import { writeFileAtomic } from "./atomic.ts";
+import { cacheFolder } from "./cache.ts";
 import { isObject } from "./json.ts";
 import type { ByteSource } from "./source.ts";
 
@@ -43,8 +44,8 @@ export async function hashTensors(tensors: Iterable<HashedTensor>): Promise<stri
  */
 export async function cachedHash(paths: string[], compute: () => Promise<string>): Promise<string> {
   const key = await identity(paths);
-  const file = cacheFile();
-  if (key === undefined || file === undefined) return await compute();
+  if (key === undefined) return await compute();
+  const file = join(cacheFolder(), "hashes.json");
   const known = (await readCache(file))[key];
   if (known !== undefined) return known;
   const hash = await compute();
@@ -67,12 +68,6 @@ async function identity(paths: string[]): Promise<string | undefined> {
   } catch {
     return undefined;
   }
-}
-
-function cacheFile(): string | undefined {
-  const home = Deno.env.get("HOME") ?? Deno.env.get("USERPROFILE");
-  const base = Deno.env.get("XDG_CACHE_HOME") || (home === undefined ? undefined : join(home, ".cache"));
-  return base === undefined ? undefined : join(base, "emend", "hashes.json");
 }
 
 async function readCache(file: string): Promise<Record<string, string>> {

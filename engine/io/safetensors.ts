@@ -55,7 +55,7 @@ export async function parseSafetensors(source: ByteSource): Promise<SafetensorsF
   }
   if (headerBytes > BigInt(MAX_HEADER_BYTES)) {
     throw new InputError(
-      `Cannot read ${source.name}: its header has ${headerBytes} bytes, the format allows ${MAX_HEADER_BYTES}`,
+      `Cannot read ${source.name}: its header has ${headerBytes} bytes; ${MAX_HEADER_BYTES} are allowed`,
     );
   }
   const length = Number(headerBytes);

@@ -63,7 +63,7 @@ export function makeTokenizer(parts: TokenizerParts): Tokenizer {
   const bos = idOf(parts.bos), eos = idOf(parts.eos);
   const { before, after } = around(parts, bos, eos);
   const metaspace = !usesByteLevel(json);
-  const normalise = normaliserOf(json.normalizer);
+  const normalise = guarded(source, () => normaliserOf(json.normalizer));
   const unknown = isObject(json.model) ? json.model.unk_token : undefined;
   let vocabSize = 0;
   for (const id of engine.get_vocab().values()) vocabSize = Math.max(vocabSize, id + 1);
@@ -121,9 +121,48 @@ function start(json: Json, source: string): Engine {
   if (!isObject(json.model) || !("vocab" in json.model)) {
     throw new InputError(`Cannot read the tokenizer of ${source}: it has no model with a vocabulary`);
   }
-  try {
+  // Files from before 2020 leave the type out; the library then tells by what else is there.
+  const { type } = json.model;
+  if (type !== undefined && !["BPE", "Unigram", "WordPiece"].includes(String(type))) {
+    throw new InputError(
+      `Unknown tokenizer model ${show(type)} in ${source}; emend reads BPE, Unigram, WordPiece`,
+    );
+  }
+  checkVocabulary(json.model.vocab, json.added_tokens, source);
+  return guarded(source, () => {
     // The second argument is tokenizer_config.json; the parts of it that matter are handled here.
-    return new Engine(forJsEngine(json), {});
+    const engine = new Engine(forJsEngine(json), {});
+    // Some mistakes only show when a step runs.
+    const { ids } = engine.encode("A rehearsal, in 2 parts");
+    if (ids.length > 0 && ids[0] !== undefined) engine.decode(ids);
+    return engine;
+  });
+}
+
+/** Every id must be a number that a table can be indexed with. */
+function checkVocabulary(vocab: unknown, added: unknown, source: string): void {
+  const ids = isObject(vocab) ? Object.entries(vocab) : [];
+  for (const token of Array.isArray(added) ? added : []) {
+    const { id, content } = isObject(token) ? token : {};
+    if (typeof content !== "string") {
+      throw new InputError(`Cannot read the tokenizer of ${source}: bad added token ${show(token)}`);
+    }
+    ids.push([content, id]);
+  }
+  for (const [token, id] of ids) {
+    if (!Number.isInteger(id) || (id as number) < 0 || (id as number) > MAX_ID) {
+      throw new InputError(`Cannot read the tokenizer of ${source}: token ${show(token)} has id ${show(id)}`);
+    }
+  }
+}
+
+/** Far above any vocabulary. */
+const MAX_ID = 2 ** 24;
+
+/** Runs code that walks an unchecked tokenizer.json; whatever it throws is the file's fault. */
+function guarded<T>(source: string, run: () => T): T {
+  try {
+    return run();
   } catch (error) {
     throw new InputError(`Cannot read the tokenizer of ${source}: ${(error as Error).message}`, {
       cause: error,
@@ -133,13 +172,12 @@ function start(json: Json, source: string): Engine {
 
 /** The ids before and after a text: the post-processor's, with the BOS and EOS switches applied. */
 function around(parts: TokenizerParts, bos: number | undefined, eos: number | undefined) {
-  let ids: { before: number[]; after: number[] };
-  try {
-    ids = specialsAround(parts.json.post_processor);
-  } catch (error) {
-    throw new InputError(`Cannot read the post_processor of ${parts.source}`, { cause: error });
+  const { before, after } = guarded(parts.source, () => specialsAround(parts.json.post_processor));
+  if (![...before, ...after].every(Number.isInteger)) {
+    throw new InputError(
+      `Cannot read the tokenizer of ${parts.source}: its post_processor adds what is no id`,
+    );
   }
-  const { before, after } = ids;
   if (parts.addBos === true && bos === undefined) {
     throw new InputError(`The tokenizer of ${parts.source} adds a BOS token but names none that it knows`);
   }

@@ -6,6 +6,7 @@ import eft from "../../shaders/lib/eft.wgsl" with { type: "text" };
 import symmetricSource from "../../shaders/linalg/symmetric_product.wgsl" with { type: "text" };
 import cholBlock from "../../shaders/linalg/cholesky_block.wgsl" with { type: "text" };
 import cholPanel from "../../shaders/linalg/cholesky_panel.wgsl" with { type: "text" };
+import expandSource from "../../shaders/linalg/panel_expand.wgsl" with { type: "text" };
 import diagonalSource from "../../shaders/linalg/diagonal.wgsl" with { type: "text" };
 import loadSource from "../../shaders/linalg/panel_load.wgsl" with { type: "text" };
 import solveBlockSource from "../../shaders/linalg/solve_block.wgsl" with { type: "text" };
@@ -33,7 +34,7 @@ export const choleskyBlock = both((real) =>
     name: `cholesky_block_${real}`,
     source: cholBlock,
     bindings: { panel: `update ${real}`, pt: `write ${real}`, status: "update u32" },
-    params: { k0: "u32", slot: "u32", ld: "u32", panelRow: "u32", panelLd: "u32" },
+    params: { k0: "u32", slot: "u32", ld: "u32", panelRow: "u32", panelLd: "u32", least: "f32" },
     ...precision(real),
   })
 );
@@ -69,7 +70,7 @@ export const solveBlock = both((real) =>
   })
 );
 
-/** Subtracts what the last solved block contributes to other rows; 64 × 4 rows × COLS elements a workgroup. */
+/** Subtracts what the last solved block gives to other rows; 64 × 4 rows × COLS elements a workgroup. */
 export const solveUpdate = both((real) =>
   defineKernel({
     name: `solve_update_${real}`,
@@ -171,4 +172,12 @@ export const symmetricProduct = defineKernel({
   },
   variants: { MIRROR: [false, true], LO: [false, true] },
   snippets: () => [eft],
+});
+
+/** A triangle's panel written into a shard of a dense matrix. Grid [columns / 64, rows, 1]. */
+export const panelExpand = defineKernel({
+  name: "panel_expand",
+  source: expandSource,
+  bindings: { c: "read f32", lo: "read f32", y: "update f32" },
+  params: { n: "u32", rowBegin: "u32", rowEnd: "u32", panelRow: "u32", panelLd: "u32", weight: "f32" },
 });

@@ -65,11 +65,14 @@ export function matmulRaw(
   };
   const params = { ...shape, aOffset, bOffset, cOffset, alpha, biasOffset };
   const flags = { BIAS: !!bias, RESIDUAL: !!residual, ACCUMULATE: accumulate, dtype: b.dtype };
-  const aligned = b.dtype === "f32" || (shape.ldb % 2 === 0 && bOffset % 2 === 0);
-  if (ctx.gpu.class === "cpu" && ctx.gpu.subgroupSize === 8 && aligned) {
-    const { ROWS, COLS } = subgroupTile(M);
-    const grid = [Math.ceil(M / ROWS), Math.ceil(N / (8 * COLS)), 1] as const;
-    ctx.r.dispatch(matmulSubgroup, { variant: { layout, ROWS, COLS, ...flags }, bind, params, grid });
+  if (ctx.gpu.class === "cpu" && ctx.gpu.subgroupSize === 8) {
+    const wide = wideAccess(b.dtype, { ...shape, aOffset, bOffset, cOffset }, biasOffset);
+    const kernel = matmulSubgroup(wide);
+    for (const { row0, rows, GROUPS, COLS } of subgroupTiles(M, N, wide.c)) {
+      const variant = { layout, GROUPS, COLS, TAIL: K % 8 !== 0, ...flags };
+      const grid = [Math.ceil(rows / (8 * GROUPS)), Math.ceil(N / COLS), 1] as const;
+      ctx.r.dispatch(kernel, { variant, bind, params: { ...params, row0 }, grid });
+    }
   } else {
     const { TM, TN } = tiledTile(M, N);
     const variant: Record<string, VariantValue> = {
@@ -84,12 +87,35 @@ export function matmulRaw(
   }
 }
 
-/** Few rows want few rows a workgroup: the rest would be computed and dropped. */
-function subgroupTile(M: number): { ROWS: number; COLS: number } {
-  if (M === 1) return { ROWS: 1, COLS: 2 };
-  if (M <= 4) return { ROWS: 4, COLS: 2 };
-  if (M <= 8) return { ROWS: 8, COLS: 2 };
-  return { ROWS: 16, COLS: 2 };
+/** Which operands have all rows on addresses that loads and stores of four words can reach. */
+function wideAccess(dtype: Dtype, s: Required<MatmulShape>, biasOffset: number) {
+  const unit = dtype === "f32" ? 4 : 8;
+  return {
+    a: s.lda % 4 === 0 && s.aOffset % 4 === 0,
+    b: s.ldb % unit === 0 && s.bOffset % unit === 0,
+    c: [s.N, s.ldc, s.cOffset, biasOffset].every((x) => x % 4 === 0),
+  };
+}
+
+/**
+ * Rows in groups of eight: as few tiles as possible, and none of them mostly padding. At most two heights a
+ * product, each a pipeline. Widths keep groups × columns, and so compile times, near those of 4 × 32; a store
+ * of one word compiles as slowly as one of four, so C without wide stores gets narrow tiles.
+ */
+function subgroupTiles(M: number, N: number, wide: boolean) {
+  const groups = Math.ceil(M / 8);
+  const rest = groups <= 4 ? groups : groups % 4;
+  const last = rest === 1 || rest === 2 ? (groups > 4 ? 6 : rest) : rest;
+  const tiles: { row0: number; rows: number; GROUPS: number; COLS: number }[] = [];
+  const add = (row0: number, rows: number, GROUPS: number) => {
+    const widest = !wide ? 16 : GROUPS <= 2 ? 64 : 32;
+    const COLS = [8, 16, 32, 64].find((cols) => cols >= Math.min(N, widest))!;
+    tiles.push({ row0, rows, GROUPS, COLS });
+  };
+  const tall = last === 6 ? groups - rest - 4 : groups - rest;
+  if (tall > 0) add(0, Math.min(M, 8 * tall), 4);
+  if (8 * tall < M) add(8 * tall, M - 8 * tall, last);
+  return tiles;
 }
 
 /** 64×64 for large products, smaller tiles where that would leave most of the device idle. */

@@ -1,10 +1,10 @@
 // A = L Lᵀ of one 32×32 diagonal block; writes L into the panel and, transposed, into the column buffer.
-//   panel: a row panel of the triangle, block at (k0, k0);  pt [≥ slot + 32, ld]: pt[slot + j, k0 + i] = L[i, j]
+//   panel: a row panel of the triangle, block at (k0, k0);  pt: pt[slot + j, k0 + i] = L[i, j], rows ld apart
 //   status: word 0 the failed column + 1, word 1 the bits of its pivot as f32
 // One workgroup of 32 invocations, one a row; the block lives in workgroup memory (8 KiB in f64). Column j
 // subtracts the dot of rows i and j (left-looking), then divides by the root of the pivot. The matrix is
-// scaled to a diagonal near 1, so a good pivot is a normal f32: tested on its bits, since compilers fold
-// comparisons with NaN.
+// scaled to a diagonal near 1, so a good pivot is an f32 from `least` (rounding noise) up to a few: tested on
+// its bits, since compilers fold comparisons with NaN.
 var<workgroup> l: array<array<real, 32>, 32>;
 var<workgroup> failed: u32;
 
@@ -21,7 +21,7 @@ fn main(@builtin(local_invocation_index) i: u32) {
     workgroupBarrier();
     let pivot = l[j][j];
     let bits = bitcast<u32>(f32(pivot));
-    if (i == j && failed == 0u && (bits < 0x00800000u || bits >= 0x7f800000u)) {
+    if (i == j && failed == 0u && (bits < bitcast<u32>(p.least) || bits >= 0x7f800000u)) {
       failed = 1u;
       status[0] = p.k0 + j + 1u;
       status[1] = bits;

@@ -1,4 +1,4 @@
-// y[i] = C[i, i] for rows [rowBegin, rowEnd) of a matrix whose row srcRow starts the buffer. One invocation a row.
+// y[i] = C[i, i] for rows [rowBegin, rowEnd); row srcRow of C starts the buffer. One invocation a row.
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let row = p.rowBegin + id.x;

@@ -1,5 +1,6 @@
-// Copies rows of a symmetric matrix into a row panel of its lower triangle: panel[i, j] = s_i s_j (C + lo)[i, j].
-//   src: rows [srcRow, …) of C with row distance srcLd, and lo its low words when LO;  scale [n], diagonal [n]
+// Copies rows of a symmetric matrix into a row panel of its lower triangle:
+//   panel[i, j] = s_i s_j (C + lo)[i, j]
+//   src: rows [srcRow, …) of C, srcLd apart, and lo its low words when LO;  scale [n], diagonal [n]
 // The diagonal comes from `diagonal`, which the host has shifted and scaled. One invocation an element of
 // rows [rowBegin, rowEnd) × columns [0, panelLd); those above the diagonal are left alone.
 @compute @workgroup_size(64)

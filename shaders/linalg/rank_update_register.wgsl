@@ -3,7 +3,7 @@
 // For software drivers in f64, and in f32 where they have no subgroups. One workgroup of 8×8 invocations owns
 // a tile, an invocation 8 neighbouring rows × 8 columns 8 apart: 16 loads make 64 multiply-adds, and loads
 // are what costs there (the accumulators spill, which is cheaper). No barrier, no workgroup memory. Indices
-// past the end are clamped for loads and dropped at the store. The blocks //# are from kernels/linalg_rank.ts.
+// past the end are clamped for loads and dropped at the store. The blocks //# come from linalg_rank.ts.
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) id: u32) {
   let tile = tile_of(wg);

@@ -4,7 +4,7 @@
 // One workgroup owns a tile, one subgroup 16 rows × 16 columns of it, a lane two columns. Eight steps of k
 // at a time: a lane loads its 16 column values, then for each row the subgroup loads eight values with one
 // gather (lane i takes k + i) and broadcasts them: 32 loads for 256 multiply-adds. Indices past the end are
-// clamped for loads and dropped at the store. The blocks marked //# are unrolled by kernels/linalg.ts.
+// clamped for loads and dropped at the store. The blocks marked //# are unrolled by linalg_rank.ts.
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) id: u32) {
   let tile = tile_of(wg);

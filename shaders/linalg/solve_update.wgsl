@@ -1,6 +1,6 @@
 // B[i, c] -= Σ_q L(i, q) X[q, c] over the 64 rows X = B[k0…k0 + 64) that were just solved.
-//   forward: L(i, q) = L[i, k0 + q], rows i below the block;  backward: L(i, q) = L[k0 + q, i], rows before it
-//   panel: a row panel of the factor; L(i, q) is at origin + (i - baseRow)·rowStride + q·stepStride;  b [n, m]
+//   forward: L(i, q) = L[i, k0 + q], rows i below the block;  backward: L[k0 + q, i], rows before it
+//   panel: a row panel of the factor, L(i, q) at origin + (i - baseRow)·rowStride + q·stepStride;  b [n, m]
 // One invocation owns 4 rows × COLS right-hand sides: 4 + COLS loads for 4·COLS multiply-adds. Neighbouring
 // invocations take neighbouring right-hand sides, then rows, so one kernel suits m = 1 and m = 100.
 @compute @workgroup_size(64)

@@ -25,7 +25,7 @@ from common import load, sentences
 from evaluate import recall_cases, score
 
 EOT = "<|endoftext|>"
-OTHER_WEIGHT = 0.3  # loss weight of tokens that are no object: names and wordings can't be foretold
+OTHER_WEIGHT = 0.12  # loss weight of tokens that are no object: names and wordings can't be foretold
 SHAPES = ((16, 128), (64, 32))
 
 
@@ -98,6 +98,7 @@ def save_model(folder, model, masters, config, tokenizer):
         {name: master.detach().half().contiguous() for name, master in zip(names, masters)},
         folder / "model.safetensors", metadata={"format": "pt"},
     )
+    (folder / "model.safetensors").chmod(0o644)
     keep = ("model_type", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner",
             "activation_function", "layer_norm_epsilon", "initializer_range", "attn_pdrop", "embd_pdrop",
             "resid_pdrop", "scale_attn_weights", "bos_token_id", "eos_token_id")
@@ -118,12 +119,12 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("atlas/data"))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("atlas/model"))
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--every", type=int, default=500, help="steps between checks and checkpoints")
+    parser.add_argument("--every", type=int, default=250, help="steps between checks and checkpoints")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -36,15 +36,21 @@ arrays = {
 np.savez(f"{OUT}/peer.npz", **arrays)
 np.savez_compressed(f"{OUT}/peer-deflated.npz", **arrays)
 read = ("mom2.mom2", "mom2.count", "mean", "ids", "zeros")
+
+
+def raw(tensor):
+    """A tensor's bytes in hex; a scalar must become a vector before it can be seen as bytes."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes().hex()
+
+
+def as_text(array):
+    return [str(value) for value in array.flatten().tolist()]
+
+
 out = {
     "made_by": "tools/io/make_files.py",
-    "safetensors": {
-        key: {"shape": list(value.shape), "hex": value.contiguous().flatten().view(torch.uint8).numpy().tobytes().hex()
-              if value.dim() else value.numpy().tobytes().hex()}
-        for key, value in tensors.items()
-    },
-    "npz": {key: {"shape": list(arrays[key].shape), "values": [str(x) for x in arrays[key].flatten().tolist()]}
-            for key in read},
+    "safetensors": {key: {"shape": list(value.shape), "hex": raw(value)} for key, value in tensors.items()},
+    "npz": {key: {"shape": list(arrays[key].shape), "values": as_text(arrays[key])} for key in read},
 }
 with open(f"{OUT}/peer.json", "w") as file:
     json.dump(out, file)

@@ -17,7 +17,8 @@ for name, size in TYPES.items():
     blocks = rng.integers(0, 256, (BLOCKS, size), dtype=np.uint8)
     scales = 2 if name == "Q4_1" else 1
     # Scales over the whole finite range of f16, subnormals and both zeros included.
-    half = (rng.standard_normal((BLOCKS, scales)) * 10.0 ** rng.uniform(-8, 4, (BLOCKS, scales))).astype(np.float16)
+    spread = rng.standard_normal((BLOCKS, scales)) * 10.0 ** rng.uniform(-8, 4, (BLOCKS, scales))
+    half = spread.astype(np.float16)
     half[0], half[1], half[2] = 0, -0.0, np.float16(6e-8)
     half[3], half[4] = np.float16(65504), np.float16(-65504)
     blocks[:, : 2 * scales] = half.view(np.uint8)

@@ -34,8 +34,8 @@ for key, value in model.state_dict().items():
         "samples": [[i, float(flat[i])] for i in at],
     }
 KEYS = """model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
-num_key_value_heads head_dim hidden_act max_position_embeddings rms_norm_eps tie_word_embeddings attention_bias
-mlp_bias bos_token_id eos_token_id rope_parameters""".split()
+num_key_value_heads head_dim hidden_act max_position_embeddings rms_norm_eps tie_word_embeddings
+attention_bias mlp_bias bos_token_id eos_token_id rope_parameters""".split()
 config = {key: getattr(model.config, key) for key in KEYS}
 with open(f"{OUT}/smollm2-tensors.json", "w") as file:
     json.dump({"made_by": "tools/io/make_smollm2.py", "config": config, "tensors": tensors}, file, indent=0)
@@ -59,7 +59,7 @@ for text in STRINGS + random_texts(100):
         units.append(units[-1] + (2 if ord(char) > 0xFFFF else 1))
     spans = [[units[a], units[b]] for a, b in encoding.offsets]
     decoded = tokenizer.decode(encoding.ids)
-    # This vocabulary lacks some control bytes. Where one is dropped, Rust's later offsets in that word are off.
+    # This vocabulary lacks some control bytes. Where one is dropped, Rust's later offsets are off.
     case = {"text": text, "ids": encoding.ids, "decoded": decoded}
     cases.append(case | {"spans": spans} if decoded == text else case)
 with open(f"{OUT}/smollm2-tokens.json", "w") as file:

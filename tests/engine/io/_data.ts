@@ -1,8 +1,10 @@
 /** Where the tests' data is: small fixtures in the repository, real models where the machine has them. */
 
+import { fileURLToPath } from "node:url";
+
 /** A fixture's path. */
 export function fixture(name: string): string {
-  return new URL(`../../fixtures/io/${name}`, import.meta.url).pathname;
+  return fileURLToPath(new URL(`../../fixtures/io/${name}`, import.meta.url));
 }
 
 /** A JSON fixture. */
@@ -12,9 +14,13 @@ export function fixtureJson(name: string): any {
 }
 
 /** The real models beside the repository, and the SmolLM2 GGUF file; undefined where absent. */
-export const GPT2 = present(new URL("../../../../shared/models/gpt2", import.meta.url).pathname);
-export const STORIES = present(new URL("../../../../shared/models/stories260k", import.meta.url).pathname);
+export const GPT2 = present(shared("gpt2"));
+export const STORIES = present(shared("stories260k"));
 export const SMOLLM2 = present(Deno.env.get("EMEND_SMOLLM2"));
+
+function shared(model: string): string {
+  return fileURLToPath(new URL(`../../../../shared/models/${model}`, import.meta.url));
+}
 
 function present(path: string | undefined): string | undefined {
   try {

@@ -54,7 +54,7 @@ Deno.test("writeFolderAtomic() keeps the old folder when the build fails", async
   });
 });
 
-Deno.test("writeFolderAtomic() leaves the old folder whole when the process is killed in the build", async () => {
+Deno.test("writeFolderAtomic() leaves the old folder whole when the process is killed", async () => {
   await inFolder(async (folder) => {
     const dir = join(folder, "model");
     await writeFolderAtomic(dir, (tmp) => Deno.writeTextFile(join(tmp, "config.json"), "old"));
@@ -83,7 +83,7 @@ Deno.test("writeFolderAtomic() refuses to replace a folder that is no model", as
   });
 });
 
-Deno.test("checkWritable() passes for a path under folders that are yet to be made, and makes nothing", async () => {
+Deno.test("checkWritable() makes nothing when the path is under folders yet to be made", async () => {
   await inFolder(async (folder) => {
     await checkWritable(join(folder, "a", "b", "c.json"));
     await checkWritable(join(folder, "a", "b"), "folder");

@@ -62,7 +62,7 @@ for (const name of TINY) {
   });
 }
 
-Deno.test("openCheckpoint() serves F16 and BF16 as stored and blocks as F32 when it reads a GGUF file", async () => {
+Deno.test("openCheckpoint() serves F16 and BF16 as stored and blocks as F32 from a GGUF file", async () => {
   const checkpoint = await openCheckpoint(fixture("tiny-llama-bpe.gguf"));
   const dtype = (name: string) => checkpoint.weights.get(`model.layers.0.${name}.weight`)!.dtype;
   assert.equal(dtype("self_attn.q_proj"), "F32");

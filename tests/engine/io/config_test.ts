@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import fc from "npm:fast-check@4.10.2";
 import { parseConfig } from "../../../engine/io/config.ts";
 import { InputError } from "../../../engine/io/errors.ts";
 import { GPT2, NEEDS, STORIES, testWith } from "./_data.ts";
@@ -153,6 +154,28 @@ Deno.test("parseConfig() throws a clear InputError when something is wrong", () 
   refuses({ ...llama, rope_parameters: { partial_rotary_factor: 0.5 } }, /rotates only part of each head/);
   refuses({ model_type: "gpt2", n_embd: 770 }, /n_embd 770 is not a multiple of its n_head 12/);
   refuses({ model_type: "gpt2", activation_function: "swish9" }, /Bad activation_function .* found "swish9"/);
+});
+
+Deno.test("parseConfig() returns a whole config or throws InputError for 2000 spoilt ones", () => {
+  const value = fc.oneof(fc.jsonValue(), fc.nat(4096), fc.constant(undefined));
+  const type = fc.constantFrom("llama", "mistral", "qwen2", "gpt2", "x");
+  const keys = [
+    ...Object.keys(llama).slice(1),
+    "rope_scaling",
+    "rope_parameters",
+    "head_dim",
+    "sliding_window",
+  ];
+  const changes = fc.dictionary(fc.constantFrom(...keys), value, { maxKeys: 2 });
+  const property = fc.property(type, changes, (model_type, change) => {
+    try {
+      const config = parseConfig({ ...llama, ...change, model_type });
+      assert(Number.isSafeInteger(config.width * config.inner * config.layers) && config.normEps > 0);
+    } catch (error) {
+      assert(error instanceof InputError, String(error));
+    }
+  });
+  fc.assert(property, { numRuns: 2000, seed: 7 });
 });
 
 testWith(GPT2, NEEDS.gpt2, "parseConfig() reads GPT-2's config", async (folder) => {

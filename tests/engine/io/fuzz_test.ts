@@ -19,8 +19,19 @@ const PATIENCE = 1000;
 /** Runs a reader; true when it accepted the input. Anything but a result or an InputError fails the test. */
 async function survives(bytes: Uint8Array, read: (source: ByteSource) => Promise<unknown>): Promise<boolean> {
   const start = performance.now();
+  const inner = fromBytes("x", bytes);
+  let asked = 0;
+  const source: ByteSource = {
+    ...inner,
+    read(offset, length) {
+      asked += length;
+      return inner.read(offset, length);
+    },
+  };
   try {
-    await read(fromBytes("x", bytes));
+    await read(source);
+    // The header once, the tensors once.
+    assert(asked <= 2 * bytes.length + 8, `read ${asked} bytes of ${bytes.length}`);
     return true;
   } catch (error) {
     assert(error instanceof InputError, error instanceof Error ? error.stack : String(error));

@@ -48,7 +48,7 @@ Deno.test("parseGguf() reads every kind of metadata value", async () => {
   });
 });
 
-Deno.test("parseGguf() gives absolute offsets and outermost-first shapes when alignment is unusual", async () => {
+Deno.test("parseGguf() gives absolute offsets and reversed shapes when alignment is unusual", async () => {
   const alignment: [string, [number, unknown]][] = [["general.alignment", [U32, 64]]];
   const second = { name: "b", shape: [3], type: 0, data: Uint8Array.from({ length: 12 }, (_, i) => i) };
   const bytes = ggufBytes(alignment, [tensor, second], { alignment: 64 });

@@ -1,0 +1,44 @@
+/**
+ * The program: commands, help, and what becomes of errors. Exit codes: 0 done, 1 the work failed, 2 the call
+ * was wrong.
+ */
+import { Command, CommanderError } from "npm:commander@15.1.0";
+import { InputError } from "../engine/io/errors.ts";
+import { demoCommand } from "./demo.ts";
+import { doctorCommand } from "./doctor.ts";
+import { editCommand } from "./edit.ts";
+import { generateCommand } from "./generate.ts";
+import { statsCommand } from "./stats.ts";
+
+export const VERSION = "0.1.0";
+
+/** The whole command line; for tests and documentation. */
+export function program(): Command {
+  const program = new Command("emend")
+    .description("Changes what a language model believes, and proves it")
+    .version(VERSION)
+    .option("--debug", "show stack traces")
+    .showSuggestionAfterError()
+    .showHelpAfterError("(emend <command> --help shows the flags and an example)");
+  for (const make of [editCommand, generateCommand, statsCommand, doctorCommand, demoCommand]) {
+    program.addCommand(make().exitOverride());
+  }
+  return program.exitOverride();
+}
+
+/** Runs a command line; returns the exit code. */
+export async function main(args: string[]): Promise<number> {
+  try {
+    await program().parseAsync(args.filter((a) => a !== "--debug"), { from: "user" });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    const e = error as Error & { hint?: string };
+    if (args.includes("--debug")) console.error(e);
+    else {
+      console.error(`error: ${e.message}`);
+      if (e.hint && !e.message.includes(e.hint)) console.error(e.hint);
+    }
+    return error instanceof InputError ? 2 : 1;
+  }
+}

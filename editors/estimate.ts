@@ -1,0 +1,41 @@
+/** What an edit will take, before it starts: rows, memory, arithmetic. For `--dry-run`. */
+import type { Dimensions } from "../engine/models/model.ts";
+import type { TargetRequest } from "./targets.ts";
+
+/** Sizes of one edit's target optimisation. */
+export interface EditEstimate {
+  /** Rows computed once. */
+  prepareRows: number;
+  /** Rows of every step, above the edited layer. */
+  stepRows: number;
+  /** Of these, the ones that reach the head. */
+  lossRows: number;
+  /** Device bytes beside the weights: caches, activations and gradients of a step, logits. */
+  workBytes: number;
+  /** Multiply-adds × 2 of one edit, all steps taken. */
+  flops: number;
+}
+
+/** Estimates one edit; see the exact savings of the guide, section 14. */
+export function estimateEdit(
+  dims: Dimensions,
+  request: TargetRequest,
+  { layer, steps }: { layer: number; steps: number },
+): EditEstimate {
+  const { width: D, inner: F, heads, kvHeads, headDim, vocab, layers } = dims;
+  const targets = request.target.length;
+  const lengths = request.prompts.map((p) => ({ all: p.ids.length + targets - 1, before: p.subjectLast }));
+  lengths.push({ all: request.kl.subjectLast + 1, before: request.kl.subjectLast });
+  const prepareRows = lengths.reduce((n, l) => n + l.all, 0);
+  const stepRows = lengths.reduce((n, l) => n + l.all - l.before, 0);
+  const lossRows = request.prompts.length * targets + 1;
+  const q = heads * headDim, kv = kvHeads * headDim;
+  const block = D * q * 2 + 2 * D * kv + 3 * D * F;
+  const above = layers - layer - 1;
+  const once = 2 * (prepareRows * block * (layer + 1) + (prepareRows - stepRows) * block * above);
+  const step = 2 * 2 * (stepRows * block * above + lossRows * D * vocab);
+  // Kept for backward in each block: the stream twice, norms, q, k, v, mixed, gate, up, key.
+  const activations = stepRows * (6 * D + 2 * q + 2 * kv + 3 * F) * above;
+  const floats = activations + 2 * prepareRows * kv * above + lossRows * vocab + prepareRows * (2 * D + F);
+  return { prepareRows, stepRows, lossRows, workBytes: 4 * floats, flops: once + steps * step };
+}

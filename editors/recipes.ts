@@ -1,0 +1,41 @@
+/**
+ * Recipes: reference hyper-parameters a model family, found from the model's config, not from its path. An
+ * unknown model gets one scaled from its depth, and the caller says so aloud.
+ */
+import romeRecipes from "./recipes/rome.json" with { type: "json" };
+import type { ModelConfig } from "../engine/io/config.ts";
+
+/** Hyper-parameters with where they come from. */
+export interface Recipe {
+  hparams: Record<string, unknown>;
+  /** A sentence for the user. */
+  source: string;
+  /** Written for exactly this model. */
+  known: boolean;
+}
+
+interface RecipeFile {
+  match: Record<string, unknown>;
+  model: string;
+  source: string;
+  hparams: Record<string, unknown>;
+}
+
+/** The recipe of ROME, R-ROME and p-ROME for a model. */
+export function romeRecipe(config: ModelConfig): Recipe {
+  const values = config as unknown as Record<string, unknown>;
+  const found = (romeRecipes as RecipeFile[]).find(({ match }) =>
+    Object.entries(match).every(([key, value]) => values[key] === value)
+  );
+  if (found) {
+    return { hparams: found.hparams, source: `Recipe for ${found.model} (${found.source})`, known: true };
+  }
+  // The published GPT-2 layers lie at a third of the depth (8/24, 12/36, 17/48).
+  const layer = Math.max(0, Math.round(config.layers / 3));
+  return {
+    hparams: { layers: [layer], ...(config.type === "llama" ? { v_weight_decay: 1e-3 } : {}) },
+    source:
+      `No recipe for this model: layer ${layer} of ${config.layers} by its depth, the rest as for GPT-2`,
+    known: false,
+  };
+}

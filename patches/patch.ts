@@ -1,0 +1,190 @@
+/**
+ * An edit as a value: the changes of named tensors, what made them, and which base they belong to. A patch lies
+ * on a loaded model as overlays on untouched weights, so taking it off brings every bit of the base back.
+ */
+import { basename, resolve } from "node:path";
+import manifest from "../deno.json" with { type: "json" };
+import { applyDeltas, type Edit, type WeightDelta } from "../editors/edit.ts";
+import type { EditRequest } from "../editors/requests.ts";
+import type { Checkpoint } from "../engine/io/checkpoint.ts";
+import { InputError, show } from "../engine/io/errors.ts";
+import type { LoadedModel } from "../engine/models/load.ts";
+import { type Model, weight } from "../engine/models/model.ts";
+import type { Weight } from "../engine/ops/linear.ts";
+import { sizeOf } from "../engine/tensor/tensor.ts";
+
+export { readPatch, writePatch } from "./patch_file.ts";
+
+/** ΔW = left · rightᵀ of a linear map, whatever the orientation it is stored in. */
+export interface LowRankDelta {
+  kind: "low-rank";
+  /** The tensor's transformers name. */
+  tensor: string;
+  /** The map's role, for example `layer.3.mlp.down`. */
+  role: string;
+  /** How the checkpoint stores it: `out_in` as nn.Linear, `in_out` as GPT-2's Conv1D. */
+  layout: Weight["layout"];
+  /** [out, rank] row-major */
+  left: Float32Array;
+  /** [in, rank] row-major */
+  right: Float32Array;
+  /** For each rank the index of the request that it serves; null where requests share it. */
+  ranks: (number | null)[];
+}
+
+/** The change of a tensor that has no low rank, in the tensor's stored shape. */
+export interface DenseDelta {
+  kind: "dense";
+  tensor: string;
+  role: string;
+  /** Present for linear maps. */
+  layout?: Weight["layout"];
+  shape: number[];
+  values: Float32Array;
+}
+
+export type TensorDelta = LowRankDelta | DenseDelta;
+
+/** An edit that changes weights. */
+export interface Patch {
+  /** The model that it was made for: `Checkpoint.hash()`, and its folder's or file's name without the path. */
+  base: { hash: string; name: string };
+  /** The config's model_type. */
+  modelType: string;
+  method: string;
+  hparams: Record<string, unknown>;
+  requests: EditRequest[];
+  /** At most one a tensor. */
+  deltas: TensorDelta[];
+  /** The version of emend that made it. */
+  version: string;
+}
+
+/**
+ * The patch of an edit. Deltas of one weight become one factor pair, their ranks side by side in the order in
+ * which they were made.
+ * @throws {InputError} when the edit changes no weight
+ */
+export async function patchOf(model: LoadedModel, edit: Edit): Promise<Patch> {
+  const { method, hparams, requests, deltas } = edit;
+  const roles = [...new Set(deltas.map((delta) => delta.role))];
+  if (roles.length === 0) {
+    throw new InputError(`An edit by ${method} that changes no weight cannot be saved as a patch`);
+  }
+  const { checkpoint } = model;
+  return {
+    base: { hash: await checkpoint.hash(), name: baseName(checkpoint) },
+    modelType: String(checkpoint.config.model_type),
+    method,
+    hparams: { ...hparams },
+    requests: [...requests],
+    deltas: roles.map((role) => {
+      const parts = deltas.filter((delta) => delta.role === role);
+      const w = weight(model, role);
+      const left = sideBySide(parts.map(({ left, rank }) => ({ values: left, rank })), w.out);
+      const right = sideBySide(parts.map(({ right, rank }) => ({ values: right, rank })), w.in);
+      const ranks = requestsOfRanks(parts, requests.length);
+      return { kind: "low-rank", tensor: tensorName(model, w), role, layout: w.layout, left, right, ranks };
+    }),
+    version: manifest.version,
+  };
+}
+
+/**
+ * Refuses a patch that was made for another model.
+ * @param file the patch's name for the error text
+ * @throws {InputError} naming both hashes
+ */
+export async function requireBase(patch: Patch, model: LoadedModel, file = "The patch"): Promise<void> {
+  const { checkpoint } = model;
+  const hash = await checkpoint.hash();
+  if (hash === patch.base.hash) return;
+  const made = `${patch.base.hash.slice(0, 8)}… (${patch.base.name})`;
+  throw new InputError(
+    `${file} was made for model ${made}; this model is ${hash.slice(0, 8)}… (${baseName(checkpoint)})`,
+    { hint: "Give the model that the patch was made for with --model" },
+  );
+}
+
+/**
+ * Lays a patch over a model; dispose the result to take exactly this patch off again. Several patches are
+ * applied one after another. Check the base first with {@link requireBase}.
+ * @throws {InputError} when a tensor of the patch is not a linear map of the model, or has another shape
+ */
+export function applyPatch(model: Model, patch: Patch): Disposable {
+  return applyDeltas(model, patch.deltas.map((delta) => overlayOf(model, delta)));
+}
+
+/** The folder's or file's own name: where a model lies is nobody else's business. */
+function baseName({ path }: Checkpoint): string {
+  return basename(resolve(path));
+}
+
+function overlayOf(model: Model, delta: TensorDelta): WeightDelta {
+  const { role, tensor } = delta;
+  const w = model.weights.get(role);
+  if (w === undefined || tensorName(model, w) !== tensor) {
+    throw new InputError(
+      `The patch changes ${show(tensor)} (${role}), which is no linear map of ${model.name}`,
+    );
+  }
+  if (delta.kind === "dense") {
+    const shape = w.layout === "out_in" ? [w.out, w.in] : [w.in, w.out];
+    requireShape(tensor, delta.shape, shape);
+    return { role, ...factorPair(delta.values, w) };
+  }
+  const { left, right, ranks: { length: rank } } = delta;
+  requireShape(tensor, [left.length / rank, right.length / rank], [w.out, w.in]);
+  return { role, rank, left, right };
+}
+
+/** The name under which transformers has the weight; a tied head is stored as the embedding but is not it. */
+function tensorName(model: Model, w: Weight): string {
+  return w.role === "head" && model.config.tied ? "lm_head.weight" : w.name;
+}
+
+function requireShape(tensor: string, got: number[], expected: number[]): void {
+  if (got.join() === expected.join()) return;
+  throw new InputError(
+    `The patch changes ${show(tensor)} as [${got.join(", ")}]; in this model it is [${expected.join(", ")}]`,
+  );
+}
+
+/** Matrices [rows, rank] next to each other: [rows, Σ rank]. */
+function sideBySide(parts: { values: Float32Array; rank: number }[], rows: number): Float32Array {
+  const total = parts.reduce((sum, { rank }) => sum + rank, 0);
+  const out = new Float32Array(rows * total);
+  let column = 0;
+  for (const { values, rank } of parts) {
+    for (let row = 0; row < rows; row++) {
+      out.set(values.subarray(row * rank, (row + 1) * rank), row * total + column);
+    }
+    column += rank;
+  }
+  return out;
+}
+
+/**
+ * Whose rank is whose: one delta a request (ROME and its kin), or one delta with one rank a request (MEMIT and
+ * its kin); in any other edit the ranks belong to all requests together.
+ */
+function requestsOfRanks(parts: WeightDelta[], requests: number): (number | null)[] {
+  if (parts.length === requests) return parts.flatMap(({ rank }, i) => Array<number>(rank).fill(i));
+  const total = parts.reduce((sum, { rank }) => sum + rank, 0);
+  return Array.from({ length: total }, (_, i) => total === requests ? i : null);
+}
+
+/** A dense change as exact factors: itself on the wider side, the identity on the narrower one. */
+function factorPair(values: Float32Array, w: Weight): Omit<WeightDelta, "role"> {
+  const rank = Math.min(w.out, w.in);
+  const left = new Float32Array(w.out * rank), right = new Float32Array(w.in * rank);
+  const [identity, whole] = w.out <= w.in ? [left, right] : [right, left];
+  for (let i = 0; i < rank; i++) identity[i * rank + i] = 1;
+  // `whole` is [wider, narrower]; the stored matrix is either that or its transpose.
+  const transposed = (w.out <= w.in) === (w.layout === "out_in");
+  const wide = sizeOf([w.out, w.in]) / rank;
+  for (let i = 0; i < wide; i++) {
+    for (let j = 0; j < rank; j++) whole[i * rank + j] = values[transposed ? j * wide + i : i * rank + j];
+  }
+  return { rank, left, right };
+}
