@@ -31,8 +31,8 @@ export interface WriteCheckpointOptions {
  * @param dir a new or empty folder, or an earlier model, which is replaced
  * @param deltas of one patch, or of a stack of patches in order
  * @returns what changed, in the order of the checkpoint's tensors
- * @throws {InputError} a tensor that is missing or of another shape, a change out of the dtype's range, a folder
- *   that cannot be written or holds the base itself
+ * @throws {InputError} a tensor that is missing or of another shape, a change out of the dtype's range, a
+ *   folder that cannot be written or holds the base itself
  */
 export async function writeCheckpoint(
   dir: string,
@@ -79,7 +79,7 @@ export async function writeCheckpoint(
 
 /**
  * Makes sure that an edited model can go to `dir`, before the work that leads to it starts.
- * @throws {InputError} when the base is in it, when it holds something other than a model, or cannot be written
+ * @throws {InputError} when the base is in it, it holds something other than a model, or it cannot be written
  */
 export async function checkCheckpointFolder(dir: string, checkpoint: Checkpoint): Promise<void> {
   const base = checkpoint.kind === "hf" ? checkpoint.path : dirname(checkpoint.path);

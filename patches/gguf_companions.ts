@@ -1,6 +1,6 @@
 /**
- * What a model folder needs beside the weights when the base was a GGUF file, whose config, tokenizer and chat
- * template are metadata: config.json, tokenizer.json and tokenizer_config.json for transformers.
+ * What a model folder needs beside the weights when the base was a GGUF file, whose config, tokenizer and
+ * chat template are metadata: config.json, tokenizer.json and tokenizer_config.json for transformers.
  */
 import { join } from "node:path";
 import { writeFileAtomic } from "../engine/io/atomic.ts";
@@ -14,7 +14,7 @@ const TORCH_DTYPES: Record<WeightInfo["dtype"], string> = {
   BF16: "bfloat16",
 };
 
-/** Writes the three files into `folder`. @throws {InputError} when the file has no tokenizer that emend reads */
+/** Writes the three files into `folder`. @throws {InputError} when emend reads no tokenizer from the base */
 export async function writeGgufCompanions(folder: string, checkpoint: Checkpoint): Promise<void> {
   const write = (name: string, value: unknown) =>
     writeFileAtomic(join(folder, name), JSON.stringify(value, null, 2) + "\n");

@@ -1,6 +1,6 @@
 /**
- * An edit as a value: the changes of named tensors, what made them, and which base they belong to. A patch lies
- * on a loaded model as overlays on untouched weights, so taking it off brings every bit of the base back.
+ * An edit as a value: the changes of named tensors, what made them, and which base they belong to. A patch
+ * lies on a loaded model as overlays on untouched weights, so taking it off brings every bit of the base back.
  */
 import { basename, resolve } from "node:path";
 import manifest from "../deno.json" with { type: "json" };
@@ -47,7 +47,7 @@ export type TensorDelta = LowRankDelta | DenseDelta;
 
 /** An edit that changes weights. */
 export interface Patch {
-  /** The model that it was made for: `Checkpoint.hash()`, and its folder's or file's name without the path. */
+  /** The model that it was made for: `Checkpoint.hash()`, and the name of its folder or file without path. */
   base: { hash: string; name: string };
   /** The config's model_type. */
   modelType: string;
@@ -165,8 +165,8 @@ function sideBySide(parts: { values: Float32Array; rank: number }[], rows: numbe
 }
 
 /**
- * Whose rank is whose: one delta a request (ROME and its kin), or one delta with one rank a request (MEMIT and
- * its kin); in any other edit the ranks belong to all requests together.
+ * Whose rank is whose: one delta a request (ROME and its kin), or one delta with one rank a request (MEMIT
+ * and its kin); in any other edit the ranks belong to all requests together.
  */
 function requestsOfRanks(parts: WeightDelta[], requests: number): (number | null)[] {
   if (parts.length === requests) return parts.flatMap(({ rank }, i) => Array<number>(rank).fill(i));

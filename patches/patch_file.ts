@@ -116,10 +116,13 @@ async function parsePatch(file: SafetensorsFile): Promise<Patch> {
   }
 
   const deltas: TensorDelta[] = [];
+  const tensors = new Set<string>(), roles = new Set<string>();
   for (const { name: tensor, role, layout, ranks } of metadata.tensors) {
-    if (deltas.some((other) => other.tensor === tensor || other.role === role)) {
+    if (tensors.has(tensor) || roles.has(role)) {
       throw new InputError(`Cannot read ${path}: it lists tensor ${show(tensor)} (${show(role)}) twice`);
     }
+    tensors.add(tensor);
+    roles.add(role);
     if (ranks === undefined) {
       const orientation = layout === undefined ? {} : { layout };
       deltas.push({ kind: "dense", tensor, role, ...orientation, ...await take(`${tensor}.delta`) });

@@ -1,6 +1,6 @@
 /**
  * A low-rank patch as a PEFT LoRA adapter, so that an edit runs wherever LoRA adapters do. LoRA adds
- * (alpha / r) · B A x with A [r, in] and B [out, r]; here B = left, A = rightᵀ and alpha = r, so the scale is 1.
+ * (alpha / r) · B A x with A [r, in] and B [out, r]; here B = left, A = rightᵀ and alpha = r: the scale is 1.
  */
 import { join } from "node:path";
 import { writeFileAtomic, writeFolderAtomic } from "../engine/io/atomic.ts";
@@ -10,8 +10,8 @@ import { type TensorOut, writeSafetensors } from "../engine/io/safetensors.ts";
 import type { LowRankDelta, Patch } from "./patch.ts";
 
 /**
- * Writes adapter_config.json and adapter_model.safetensors, atomically. Every factor is filled up with zeros to
- * the largest rank: loaders that know no rank pattern then scale by 1 too.
+ * Writes adapter_config.json and adapter_model.safetensors, atomically. Every factor is filled up with zeros
+ * to the largest rank: loaders that know no rank pattern then scale by 1 too.
  * @param dir a new or empty folder, or an earlier adapter, which is replaced
  * @throws {InputError} when a tensor's change has no low rank, or the folder cannot be written
  */

@@ -122,13 +122,12 @@ async function runFolder(
   const xml = Deno.readTextFileSync(report);
   Deno.removeSync(report);
   const outcome = readReport(xml, filter);
-  if (success || outcome.failed.length > 0) return outcome;
-  // No test failed, but the process did: a crash, a type error, or an error outside of any test.
-  const silent = files.filter((file) => !xml.includes(`classname="./${file}"`));
+  if (success) return outcome;
+  // A crash, a type error, or an error outside of any test: such a file is not in the report.
   const why = signal ? `ended by ${signal}` : `exit code ${code}`;
-  outcome.failed = (silent.length > 0 ? silent : files.slice(0, 1)).map((file) =>
-    `${file} did not run (${why})`
-  );
+  const silent = files.filter((file) => !xml.includes(`classname="./${file}"`));
+  outcome.failed.push(...silent.map((file) => `${file} did not run (${why})`));
+  if (outcome.failed.length === 0) outcome.failed.push(`deno test of ${files.join(", ")} (${why})`);
   return outcome;
 }
 

@@ -14,6 +14,8 @@ export interface GpuOptions {
   requireGpu?: boolean;
   /** Features to leave alone though the device has them: for tests of the portable routes. */
   without?: Feature[];
+  /** Keep WebGPU's default limits, those of every device, instead of the adapter's own. */
+  portable?: boolean;
   /** Called with the name of each pipeline as it is compiled. */
   onCompile?: (name: string) => void;
 }
@@ -88,7 +90,8 @@ export class Gpu implements Disposable {
       if (!options.without?.includes(feature) && await grants(feature)) features.push(feature);
     }
     const timestamps = probe.features.has("timestamp-query") ? ["timestamp-query"] : [];
-    const requiredLimits = Object.fromEntries(WANTED_LIMITS.map((name) => [name, probe.limits[name]]));
+    const wanted = options.portable ? [] : WANTED_LIMITS;
+    const requiredLimits = Object.fromEntries(wanted.map((name) => [name, probe.limits[name]]));
     const device = await probe.requestDevice({
       label: "emend",
       requiredFeatures: [...features, ...timestamps] as unknown as GPUFeatureName[],
@@ -113,14 +116,16 @@ export class Gpu implements Disposable {
       if (!this.features.has(feature)) throw new GpuError(`Kernel ${key} needs the feature ${feature}`);
     }
     this.#onCompile?.(key);
-    const accesses = Object.values(kernel.bindings).map((b) => splitBinding(b)[0]);
-    if (gated) accesses.push("read");
+    const types: GPUBufferBindingType[] = Object.values(kernel.bindings).map((b) =>
+      splitBinding(b)[0] === "read" ? "read-only-storage" : "storage"
+    );
+    if (gated) types.push("uniform");
     const layout = this.device.createBindGroupLayout({
       label: key,
-      entries: accesses.map((access, binding) => ({
+      entries: types.map((type, binding) => ({
         binding,
         visibility: GPUShaderStage.COMPUTE,
-        buffer: { type: access === "read" ? "read-only-storage" : "storage" },
+        buffer: { type },
       })),
     });
     const pipeline = this.device.createComputePipeline({
@@ -164,12 +169,14 @@ export class Gpu implements Disposable {
       Math.ceil((bytes ?? buffer.bytes - offset) / 4) * 4
     );
     const total = sizes.reduce((a, b) => a + b, 0);
-    if (!this.#staging || this.#staging.size < total) {
-      this.#staging?.destroy();
+    // Taken for as long as it is mapped: another read may start meanwhile.
+    let staging = this.#staging;
+    this.#staging = undefined;
+    if (!staging || staging.size < total) {
+      staging?.destroy();
       const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
-      this.#staging = this.device.createBuffer({ label: "readback", size: Math.max(total, 4096), usage });
+      staging = this.device.createBuffer({ label: "readback", size: Math.max(total, 4096), usage });
     }
-    const staging = this.#staging;
     const encoder = this.device.createCommandEncoder({ label: "readback" });
     let at = 0;
     wanted.forEach(({ buffer, offset = 0 }, i) => {
@@ -183,10 +190,8 @@ export class Gpu implements Disposable {
     at = 0;
     const out = sizes.map((size) => mapped.slice(at, at += size));
     staging.unmap();
-    if (staging.size > 64 << 20) {
-      staging.destroy();
-      this.#staging = undefined;
-    }
+    if (this.#staging || staging.size > 64 << 20) staging.destroy();
+    else this.#staging = staging;
     this.check();
     return out;
   }

@@ -69,7 +69,8 @@ export function kernelKey(kernel: Kernel, variant: Variant, gated: boolean): str
 
 /**
  * The whole WGSL text of one variant. A gated kernel gets one more binding, and returns at once when the
- * first word of `gate` is not zero: how a finished optimisation loop costs next to nothing.
+ * first word of `gate` is not zero: how a finished optimisation loop costs next to nothing. The gate is
+ * bound as a uniform, because portable devices have no ninth storage binding.
  */
 export function kernelSource(kernel: Kernel, variant: Variant, gated: boolean): string {
   const bindings = Object.entries(kernel.bindings).map(([name, spec], i) => {
@@ -78,7 +79,7 @@ export function kernelSource(kernel: Kernel, variant: Variant, gated: boolean): 
     return `@group(0) @binding(${i}) var<storage, ${mode}> ${name}: array<${element}>;`;
   });
   if (gated) {
-    bindings.push(`@group(0) @binding(${bindings.length}) var<storage, read> gate: array<u32>;`);
+    bindings.push(`@group(0) @binding(${bindings.length}) var<uniform> gate: vec4<u32>;`);
   }
   const fields = Object.entries(kernel.params).map(([name, type]) => `  ${name}: ${type},`);
   if (fields.length === 0) fields.push("  unused: u32,");
@@ -114,7 +115,7 @@ function addGate(name: string, body: string): string {
   const start = body.indexOf("fn main(");
   const brace = body.indexOf(") {", start);
   if (start < 0 || brace < 0) throw new GpuError(`Kernel ${name} has no entry point "fn main(…) {"`);
-  return body.slice(0, brace + 3) + "\n  if (gate[0] != 0u) { return; }" + body.slice(brace + 3);
+  return body.slice(0, brace + 3) + "\n  if (gate.x != 0u) { return; }" + body.slice(brace + 3);
 }
 
 /** Repeats a line with an index; a step for each index may be given: unrolled code stays readable. */

@@ -71,17 +71,21 @@ export class Memory {
    */
   alloc(bytes: number, label: string, owner: string, usage = 0): GpuBuffer {
     const size = Math.max(16, Math.ceil(bytes / 16) * 16);
-    const { maxBufferSize, maxStorageBufferBindingSize } = this.#device.limits;
-    if (size > Math.min(maxBufferSize, maxStorageBufferBindingSize)) {
+    if (size > this.#limit()) {
       throw new GpuError(
         `Cannot allocate ${label}: ${formatBytes(size)} is over the device's limit of ` +
-          formatBytes(Math.min(maxBufferSize, maxStorageBufferBindingSize)),
+          formatBytes(this.#limit()),
         "Split it into row shards",
       );
     }
-    const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
+    // UNIFORM, because any buffer may become a gate.
+    const { STORAGE, UNIFORM, COPY_SRC, COPY_DST } = GPUBufferUsage;
     this.#device.pushErrorScope("out-of-memory");
-    const gpu = this.#device.createBuffer({ label, size, usage: usage || STORAGE | COPY_SRC | COPY_DST });
+    const gpu = this.#device.createBuffer({
+      label,
+      size,
+      usage: usage || STORAGE | UNIFORM | COPY_SRC | COPY_DST,
+    });
     this.#device.popErrorScope().then((error) => {
       if (error) this.outOfMemory = this.#outOfMemoryText(label, size);
     });
@@ -104,7 +108,8 @@ export class Memory {
 
   /** Takes a buffer of at least `bytes` from the pool of temporaries, or creates one. */
   take(bytes: number): GpuBuffer {
-    const size = sizeClass(bytes);
+    const limit = Math.floor(this.#limit() / 16) * 16;
+    const size = bytes > limit ? bytes : Math.min(sizeClass(bytes), limit);
     const free = this.#pool.get(size);
     if (free?.length) return free.pop()!;
     return this.alloc(size, `temporary ${size}`, "temporaries");
@@ -126,6 +131,12 @@ export class Memory {
   trim(): void {
     for (const free of this.#pool.values()) free.forEach((b) => this.free(b));
     this.#pool.clear();
+  }
+
+  /** The largest buffer that can be bound whole. */
+  #limit(): number {
+    const { maxBufferSize, maxStorageBufferBindingSize } = this.#device.limits;
+    return Math.min(maxBufferSize, maxStorageBufferBindingSize);
   }
 
   #account(owner: string, bytes: number): void {

@@ -74,7 +74,8 @@ export class Plan implements Disposable {
         layout,
         entries: step.storages.map((storage, binding) => {
           const buffer = storage.kind === "virtual" ? placed.get(storage)! : storage;
-          return { binding, resource: { buffer: buffer.gpu, size: storage.bytes } };
+          const isGate = step.gated && binding === step.storages.length - 1;
+          return { binding, resource: { buffer: buffer.gpu, size: isGate ? 16 : storage.bytes } };
         }),
       });
       const prepared = { pipeline, group, offset: [offset], grid: step.grid, name: step.kernel.name };
@@ -112,9 +113,15 @@ export class Plan implements Disposable {
     }
   }
 
-  /** Replays once with one pass a step and timestamps; kernels by time, slowest first. Waits. */
+  /**
+   * Replays once with one pass a step and timestamps; kernels by time, slowest first. Waits.
+   * @throws {GpuError} when the device has no timestamps
+   */
   async profile(): Promise<KernelTime[]> {
     const { device } = this.#gpu;
+    if (!device.features.has("timestamp-query")) {
+      throw new GpuError(`Cannot profile ${this.label}: this device has no timestamps`);
+    }
     const n = this.#steps.length;
     const perSet = 2048;
     const times = new Map<string, KernelTime>();

@@ -105,9 +105,15 @@ export class Recorder {
 
   /** Gives the temporaries memory and builds bind groups and the uniform block: nothing is left for replay. */
   finish(label = "plan"): Plan {
+    if (this.#finished) throw new GpuError(`Cannot finish ${label}: its recorder was finished already`);
     this.#finished = true;
     const { placed, owned } = this.#place();
-    return new Plan(this.gpu, label, this.#steps, placed, owned);
+    try {
+      return new Plan(this.gpu, label, this.#steps, placed, owned);
+    } catch (error) {
+      owned.forEach((buffer) => this.gpu.memory.give(buffer));
+      throw error;
+    }
   }
 
   #touch(storage: VirtualBuffer, access: string, index: number, kernel: string): void {

@@ -6,7 +6,7 @@ import source from "../../shaders/matmul/matmul_subgroup.wgsl" with { type: "tex
 import store1 from "../../shaders/matmul/subgroup_store1.wgsl" with { type: "text" };
 import store4 from "../../shaders/matmul/subgroup_store4.wgsl" with { type: "text" };
 import { defineKernel, type Kernel, unroll, type Variant } from "../gpu/kernel.ts";
-import { epilogueVariants, LOAD_B, params } from "./matmul_common.ts";
+import { epilogueVariants, LOAD_B, params, UNPACK4 } from "./matmul_common.ts";
 
 /** Which operands are loaded and stored four words at a time; C stands for bias and residual, too. */
 export interface Wide {
@@ -14,14 +14,6 @@ export interface Wide {
   b: boolean;
   c: boolean;
 }
-
-/** The eight values in two loaded vectors x0, x1 of f32 bits, or in one of packed pairs. */
-const UNPACK: Record<string, (x: string) => string[]> = {
-  f32: (x) => [0, 1].flatMap((h) => [..."xyzw"].map((e) => `bitcast<f32>(${x}${h}.${e})`)),
-  f16: (x) => [..."xyzw"].flatMap((e) => [..."xy"].map((half) => `unpack2x16float(${x}0.${e}).${half}`)),
-  bf16: (x) =>
-    [..."xyzw"].flatMap((e) => [`bitcast<f32>(${x}0.${e} << 16u)`, `bitcast<f32>(${x}0.${e} & 0xffff0000u)`]),
-};
 
 /** Declares name_0 … name_7. */
 const eight = (name: string, value: (i: number) => string) =>
@@ -38,11 +30,13 @@ function loadA(name: string, at: string, wide: boolean): string {
 
 function loadB(name: string, at: string, dtype: string, wide: boolean): string {
   if (!wide) return eight(name, (i) => `load_b(${at} + ${i}u)`);
-  const loads = dtype === "f32"
-    ? `let ${name}x0 = b[(${at}) / 4u]; let ${name}x1 = b[(${at}) / 4u + 1u];`
-    : `let ${name}x0 = b[(${at}) / 8u];`;
-  const values = UNPACK[dtype](`${name}x`);
-  return `${loads}\n${eight(name, (i) => values[i])}`;
+  const loads = dtype === "f32" ? [`b[(${at}) / 4u]`, `b[(${at}) / 4u + 1u]`] : [`b[(${at}) / 8u]`];
+  const parts = loads.flatMap((_, j) => UNPACK4[dtype](`${name}x${j}`));
+  return [
+    ...loads.map((load, j) => `let ${name}x${j} = ${load};`),
+    ...parts.map((part, h) => `let ${name}v${h} = ${part};`),
+    eight(name, (i) => `${name}v${i >> 2}.${"xyzw"[i & 3]}`),
+  ].join("\n");
 }
 
 /** from_i of lane j becomes to_j of lane i: three exchanges with the lane one, two and four away. */

@@ -2,12 +2,12 @@
 import type { Gpu } from "../gpu/device.ts";
 import type { GpuBuffer } from "../gpu/memory.ts";
 
-const empties = new WeakMap<Gpu, GpuBuffer>();
+const zeros = new WeakMap<Gpu, GpuBuffer>();
 
-/** Sixteen zero bytes: bound where a variant does not use a binding, and the secret zero of eft.wgsl. */
-export function emptyBuffer(gpu: Gpu): GpuBuffer {
-  let buffer = empties.get(gpu);
-  if (!buffer) empties.set(gpu, buffer = gpu.memory.alloc(16, "nothing", "linalg"));
+/** Sixteen zero bytes that nobody writes: the secret zero of eft.wgsl, and what unused bindings get. */
+export function zeroBuffer(gpu: Gpu): GpuBuffer {
+  let buffer = zeros.get(gpu);
+  if (!buffer) zeros.set(gpu, buffer = gpu.memory.alloc(16, "zero", "linalg"));
   return buffer;
 }
 

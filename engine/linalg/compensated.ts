@@ -6,7 +6,7 @@
 import type { Gpu } from "../gpu/device.ts";
 import { bufferFrom } from "./buffers.ts";
 import type { SolveReport, SpdFactor } from "./cholesky.ts";
-import { conjugateGradients, type Operator } from "./conjugate_gradients.ts";
+import { conjugateGradients, estimateNorm, type Operator } from "./conjugate_gradients.ts";
 import { PivotError } from "./host.ts";
 import { checkColumns, conditionFrom, padOnes, readDiagonal, regularise, scaleColumns } from "./matrix.ts";
 import type { Regularised, SpdMatrix, System } from "./matrix.ts";
@@ -119,6 +119,7 @@ export function compensatedFactor(gpu: Gpu, owned: Owned, facts: FactorFacts): S
     return scaleColumns(z, scale).map((v, i) => v * sizes[Math.floor(i / n)]);
   };
   let lastSolve: SolveReport = { iterations: 0 };
+  let norm: number | undefined;
   const dispose = () => {
     solver.dispose();
     product.dispose();
@@ -132,7 +133,7 @@ export function compensatedFactor(gpu: Gpu, owned: Owned, facts: FactorFacts): S
     },
     async solve(b, m = 1) {
       const columns = checkColumns(name, n, b, m);
-      const norm = scale.reduce((most, s) => Math.max(most, 0.5 / s ** 2), 0);
+      norm ??= await estimateNorm(product.multiply, n);
       const system = { name, n, multiply: product.multiply, precondition, norm };
       const { x, residual, iterations } = await conjugateGradients(system, columns, m);
       lastSolve = { residual, iterations };

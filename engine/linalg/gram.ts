@@ -50,11 +50,10 @@ export function gramSolve({ n, keys, mKeys, residuals, lambda = 0 }: GramProblem
     for (let j = 0; j < n; j++) {
       let s = i === j ? lambda : 0;
       for (let k = 0; k < f; k++) s += keys[i * f + k] * mKeys[j * f + k];
-      // X (λI + G) = R is solved as (λI + G)ᵀ Xᵀ = Rᵀ.
-      gram[j * n + i] = s;
+      gram[i * n + j] = s;
     }
   }
-  // Rᵀ is n×d: its d columns, of length n, are the outputs' residuals over the edits.
+  // dW kᵢ = Σⱼ leftⱼ (M kⱼ)ᵀkᵢ = Rᵢ: one system for all outputs, whose residuals over the edits are columns.
   const outputs = transpose(residuals, n, d);
   const left = transpose(luSolve(gram, n, outputs, d, "the Gram matrix of the keys"), d, n);
   return { n, left, right: Float64Array.from(mKeys) };

@@ -9,7 +9,7 @@ import type { GpuBuffer, Storage } from "../gpu/memory.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { type Load, panelLoad, type Real } from "../kernels/linalg.ts";
 import { type Epilogue, type Family, rankUpdateFamily, rankUpdateKernel } from "../kernels/linalg_rank.ts";
-import { emptyBuffer } from "./buffers.ts";
+import { zeroBuffer } from "./buffers.ts";
 
 /** Edge of the tiles of every kernel in this folder. */
 export const TILE = 64;
@@ -111,7 +111,7 @@ export function recordLoad(
   { scale, diagonal, lowWords = false }: LoadOptions,
 ): void {
   const kernel = panelLoad[`${source.real}→${target.real}` as Load];
-  const nothing = emptyBuffer(r.gpu);
+  const nothing = zeroBuffer(r.gpu);
   for (const panel of target.panels) {
     for (const block of source.blocks) {
       const rowBegin = Math.max(panel.row, block.row);
@@ -193,7 +193,7 @@ export function recordRankUpdate(r: Recorder, target: Panels, a: RankFactor, opt
       first: colEnd === undefined ? first : 0,
     };
     const low: Record<string, Storage> = epilogue === "twoFloat"
-      ? { lo: lo!.panels[index].storage, zero: emptyBuffer(r.gpu) }
+      ? { lo: lo!.panels[index].storage, zero: zeroBuffer(r.gpu) }
       : {};
     r.dispatch(kernel, {
       bind: { a: a.storage, c: panel.storage, ...low },

@@ -7,7 +7,7 @@ import type { Gpu } from "../gpu/device.ts";
 import type { GpuBuffer } from "../gpu/memory.ts";
 import type { Plan } from "../gpu/plan.ts";
 import { symmetricProduct } from "../kernels/linalg.ts";
-import { emptyBuffer } from "./buffers.ts";
+import { zeroBuffer } from "./buffers.ts";
 import type { Operator } from "./conjugate_gradients.ts";
 import { symmetricTimes } from "./host.ts";
 import { type Panels, rowBlocks } from "./panels.ts";
@@ -91,7 +91,7 @@ export class SymmetricOperator {
     const made = this.#plans.get(m);
     if (made) return made;
     const { n, label, panels } = this.#hi;
-    const zero = emptyBuffer(this.#gpu);
+    const zero = zeroBuffer(this.#gpu);
     const x = this.#gpu.memory.alloc(8 * n * m, `${label} x`, "linalg");
     const y = this.#gpu.memory.alloc(8 * n * m, `${label} y`, "linalg");
     const r = this.#gpu.recorder();

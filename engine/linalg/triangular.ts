@@ -12,7 +12,7 @@ import { type Panel, panelOf, type Panels, realBytes, TILE } from "./panels.ts";
 /** Right-hand sides of one plan; more go in several runs. */
 const WIDTHS = [1, 4, 16, 32, 64, 128];
 
-/** Records L Y = B, in place: `b` [padded, m] row-major in the factor's precision, m = 1 or a multiple of 4. */
+/** Records L Y = B in place: `b` [padded, m] in the factor's precision, m = 1 or a multiple of 4. */
 export function recordForward(r: Recorder, l: Panels, b: GpuBuffer, m: number): void {
   for (let k0 = 0; k0 < l.padded; k0 += TILE) {
     const home = panelOf(l, k0);

@@ -4,9 +4,9 @@
  */
 import type { Gpu } from "../gpu/device.ts";
 import { GpuError } from "../gpu/errors.ts";
-import type { VariantValue } from "../gpu/kernel.ts";
 import type { GpuBuffer, Storage } from "../gpu/memory.ts";
-import { matmulSubgroup, matmulTiled } from "../kernels/matmul.ts";
+import type { Recorder } from "../gpu/recorder.ts";
+import { matmulFew, matmulSubgroup, matmulTiled } from "../kernels/matmul.ts";
 import { describe, type Dtype, matrixOf, storageOf, type Tensor } from "../tensor/tensor.ts";
 import type { Ctx } from "./context.ts";
 
@@ -49,7 +49,7 @@ export function matmulRaw(
   shape: MatmulShape,
   epilogue: Epilogue = {},
 ): void {
-  const { M, N, K } = shape;
+  const { M, N } = shape;
   const { bias, residual, accumulate = false, alpha = 1, biasOffset = 0 } = epilogue;
   if (b.dtype !== "f32" && b.dtype !== "f16" && b.dtype !== "bf16") {
     throw new GpuError(`Cannot multiply by a matrix of dtype ${b.dtype}`);
@@ -66,55 +66,101 @@ export function matmulRaw(
   const params = { ...shape, aOffset, bOffset, cOffset, alpha, biasOffset };
   const flags = { BIAS: !!bias, RESIDUAL: !!residual, ACCUMULATE: accumulate, dtype: b.dtype };
   if (ctx.gpu.class === "cpu" && ctx.gpu.subgroupSize === 8) {
-    const wide = wideAccess(b.dtype, { ...shape, aOffset, bOffset, cOffset }, biasOffset);
-    const kernel = matmulSubgroup(wide);
-    for (const { row0, rows, GROUPS, COLS } of subgroupTiles(M, N, wide.c)) {
-      const variant = { layout, GROUPS, COLS, TAIL: K % 8 !== 0, ...flags };
-      const grid = [Math.ceil(rows / (8 * GROUPS)), Math.ceil(N / COLS), 1] as const;
-      ctx.r.dispatch(kernel, { variant, bind, params: { ...params, row0 }, grid });
-    }
-  } else {
-    const { TM, TN } = tiledTile(M, N);
-    const variant: Record<string, VariantValue> = {
-      A_T: layout === "tn",
-      B_T: layout === "nt",
-      TM,
-      TN,
-      ...flags,
+    recordForSubgroups(ctx.r, layout, bind, params, flags);
+    return;
+  }
+  const { TM, TN } = tiledTile(M, N);
+  const variant = { A_T: layout === "tn", B_T: layout === "nt", TM, TN, ...flags };
+  const grid = [Math.ceil(M / (16 * TM)), Math.ceil(N / (16 * TN)), 1] as const;
+  ctx.r.dispatch(matmulTiled, { variant, bind, params, grid });
+}
+
+type Params = Required<MatmulShape> & { alpha: number; biasOffset: number };
+type Flags = { BIAS: boolean; RESIDUAL: boolean; ACCUMULATE: boolean; dtype: string };
+
+/** Longer sums over rows of B are taken in pieces of this length. */
+const LONG = 2048;
+
+function recordForSubgroups(
+  r: Recorder,
+  layout: Layout,
+  bind: Record<string, Storage>,
+  p: Params,
+  flags: Flags,
+): void {
+  const { M, N, K, lda, ldb } = p;
+  const wide = wideAccess(flags.dtype, p);
+  const STEP = flags.dtype === "f32" ? 4 : 8;
+  if (layout === "nt" && M <= 3 && wide.a && wide.b && K % STEP === 0) {
+    const variant = { ROWS: M, STEP, ...flags };
+    r.dispatch(matmulFew, { variant, bind, params: { ...p }, grid: [Math.ceil(N / 8), 1, 1] });
+    return;
+  }
+  // A tile reads a narrow stripe of B along all of K. Where that steps from row to row, a long stripe touches
+  // more pages than the processor keeps translations of: the gradient of a language model's head is 1.5×
+  // faster in pieces.
+  const piece = layout !== "nt" && K > 2 * LONG ? LONG : K;
+  for (let k0 = 0; k0 < K; k0 += piece) {
+    const last = k0 + piece >= K;
+    const part = {
+      ...p,
+      K: Math.min(piece, K - k0),
+      aOffset: p.aOffset + k0 * (layout === "tn" ? lda : 1),
+      bOffset: p.bOffset + k0 * ldb,
     };
-    const grid = [Math.ceil(M / (16 * TM)), Math.ceil(N / (16 * TN)), 1] as const;
-    ctx.r.dispatch(matmulTiled, { variant, bind, params, grid });
+    for (const { row0, rows, GROUPS, COLS } of subgroupTiles(M, N, wide.c)) {
+      const variant = {
+        ...{ layout, GROUPS, COLS, TAIL: part.K % 8 !== 0, dtype: flags.dtype },
+        ...{
+          BIAS: flags.BIAS && last,
+          RESIDUAL: flags.RESIDUAL && last,
+          ACCUMULATE: flags.ACCUMULATE || k0 > 0,
+        },
+      };
+      const grid = [Math.ceil(rows / (8 * GROUPS)), Math.ceil(N / COLS), 1] as const;
+      r.dispatch(matmulSubgroup(wide), { variant, bind, params: { ...part, row0 }, grid });
+    }
   }
 }
 
 /** Which operands have all rows on addresses that loads and stores of four words can reach. */
-function wideAccess(dtype: Dtype, s: Required<MatmulShape>, biasOffset: number) {
+function wideAccess(dtype: string, p: Params) {
   const unit = dtype === "f32" ? 4 : 8;
   return {
-    a: s.lda % 4 === 0 && s.aOffset % 4 === 0,
-    b: s.ldb % unit === 0 && s.bOffset % unit === 0,
-    c: [s.N, s.ldc, s.cOffset, biasOffset].every((x) => x % 4 === 0),
+    a: p.lda % 4 === 0 && p.aOffset % 4 === 0,
+    b: p.ldb % unit === 0 && p.bOffset % unit === 0,
+    c: [p.N, p.ldc, p.cOffset, p.biasOffset].every((x) => x % 4 === 0),
   };
 }
 
+/** Groups × columns of a tile, wide stores: GFLOP/s at 256×768×768 f32 on 2 cores, and ms to compile it. */
+const WIDTH: Record<number, { wide: number; narrow: number }> = {
+  1: { wide: 64, narrow: 16 }, // 27 at 8 rows, 230 ms
+  2: { wide: 64, narrow: 16 }, // 42, 450 ms
+  3: { wide: 32, narrow: 16 }, // 42, 300 ms
+  4: { wide: 32, narrow: 16 }, // 48, 400 ms; 4 × 64: 54, 740 ms
+  6: { wide: 32, narrow: 16 }, // 52, 650 ms
+};
+
 /**
- * Rows in groups of eight: as few tiles as possible, and none of them mostly padding. At most two heights a
- * product, each a pipeline. Widths keep groups × columns, and so compile times, near those of 4 × 32; a store
- * of one word compiles as slowly as one of four, so C without wide stores gets narrow tiles.
+ * Rows in groups of eight: tiles of four groups, and one of the others where it saves padding, so at most two
+ * pipelines a product. A store of one word compiles as slowly as one of four, so C without wide stores gets
+ * narrow tiles.
  */
 function subgroupTiles(M: number, N: number, wide: boolean) {
   const groups = Math.ceil(M / 8);
-  const rest = groups <= 4 ? groups : groups % 4;
-  const last = rest === 1 || rest === 2 ? (groups > 4 ? 6 : rest) : rest;
+  const rest = groups % 4;
+  // Five or six groups are one tile, and one or two left over are merged with the last four.
+  const last = groups > 4 && (rest === 1 || rest === 2) ? 4 + rest : rest;
+  const tall = 8 * (groups - last);
   const tiles: { row0: number; rows: number; GROUPS: number; COLS: number }[] = [];
   const add = (row0: number, rows: number, GROUPS: number) => {
-    const widest = !wide ? 16 : GROUPS <= 2 ? 64 : 32;
+    const widest = WIDTH[GROUPS][wide ? "wide" : "narrow"];
     const COLS = [8, 16, 32, 64].find((cols) => cols >= Math.min(N, widest))!;
     tiles.push({ row0, rows, GROUPS, COLS });
   };
-  const tall = last === 6 ? groups - rest - 4 : groups - rest;
-  if (tall > 0) add(0, Math.min(M, 8 * tall), 4);
-  if (8 * tall < M) add(8 * tall, M - 8 * tall, last);
+  if (tall > 0) add(0, Math.min(M, tall), 4);
+  if (last > 0) add(tall, M - tall, last > 4 ? 6 : last);
   return tiles;
 }
 

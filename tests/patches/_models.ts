@@ -1,4 +1,4 @@
-/** What the tests of patches share: models, edits of seeded noise, logits, and folders compared byte for byte. */
+/** What the tests of patches share: models, edits of seeded noise, logits, and the bytes of folders. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import type { Edit, WeightDelta } from "../../editors/edit.ts";

@@ -2,7 +2,7 @@ import { deepStrictEqual, ok, throws } from "node:assert/strict";
 import { denseUpdate, gramSolve } from "../../../engine/linalg/gram.ts";
 import { choleskyInPlace, choleskySolve, leastSquares, luSolve } from "../../../engine/linalg/host.ts";
 import { normals } from "../ops/_reference.ts";
-import { column, norm, residuals, shifted, SPECTRA, symmetric } from "./_spd.ts";
+import { column, norm, residuals, SPECTRA, symmetric } from "./_spd.ts";
 
 /** A x for a row-major [rows, cols] matrix. */
 function times(a: Float64Array, rows: number, cols: number, x: Float64Array): Float64Array {

@@ -110,6 +110,17 @@ bothFamilies("when several tiles meet", [
   { layout: "nt", size: [41, 37, 31] },
 ]);
 
+bothFamilies("when there are few rows", [
+  ...[1, 2, 3].map((M): Case => ({ layout: "nt", size: [M, 7, 44], bias: M === 1, accumulate: M === 2 })),
+  { layout: "nt", dtype: "bf16", size: [1, 17, 72] },
+  { layout: "nt", dtype: "f16", size: [2, 8, 64], offsets: [4, 8, 3, 0], pads: [4, 8, 1] },
+]);
+
+bothFamilies("when K is long", [
+  { layout: "nn", size: [3, 8, 4100], bias: true, alpha: 2 },
+  { layout: "tn", size: [8, 8, 4121], residual: true, accumulate: true },
+]);
+
 bothFamilies("when B is packed", [
   ...(["f16", "bf16"] as const).flatMap((dtype) =>
     LAYOUTS.flatMap((layout): Case[] => [

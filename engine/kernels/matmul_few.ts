@@ -1,0 +1,56 @@
+/** The product with a transposed B for one to three rows on software drivers; see the header of its WGSL. */
+import source from "../../shaders/matmul/matmul_few.wgsl" with { type: "text" };
+import epilogue from "../../shaders/matmul/epilogue.wgsl" with { type: "text" };
+import { defineKernel, unroll } from "../gpu/kernel.ts";
+import { epilogueVariants, params, UNPACK4 } from "./matmul_common.ts";
+
+/** For `class: "cpu"` devices with subgroup size 8; K and the rows of A and B are multiples of STEP. */
+export const matmulFew = defineKernel({
+  name: "matmul_few",
+  source,
+  bindings: {
+    a: "read vec4<f32>",
+    b: "read vec4<u32>",
+    bias: "read f32",
+    residual: "read f32",
+    c: "write f32",
+  },
+  params,
+  variants: {
+    ROWS: [1, 2, 3],
+    dtype: ["f32", "f16", "bf16"],
+    STEP: [4, 8],
+    ...epilogueVariants,
+  },
+  snippets: () => [epilogue],
+  blocks: (v) => {
+    const rows = v.ROWS as number;
+    const parts = v.STEP as number / 4;
+    const unpacked = UNPACK4[v.dtype as string];
+    const cell = (line: (r: number, n: number) => string) =>
+      unroll(rows, (r) => unroll(8, (n) => line(r, n)));
+    return {
+      addresses: [
+        unroll(rows, (r) => `let a${r} = p.aOffset + ${r}u * p.lda;`),
+        unroll(8, (n) => `let b${n} = p.bOffset + min(col0 + ${n}u, p.N - 1u) * p.ldb;`),
+      ].join("\n"),
+      zero: cell((r, n) => `var y${r}_${n} = 0.0;`),
+      loads: unroll(
+        rows,
+        (r) => unroll(parts, (j) => `let s${r}_${j} = a[(a${r} + at) / 4u + ${j}u] * inside;`),
+      ),
+      products: unroll(8, (n) =>
+        [
+          `let x${n} = b[(b${n} + at) / STEP];`,
+          unroll(parts, (j) => `let w${n}_${j} = ${unpacked(`x${n}`)[j]};`),
+          unroll(rows, (r) => unroll(parts, (j) => `y${r}_${n} += dot(s${r}_${j}, w${n}_${j});`)),
+        ].join("\n")),
+      store: unroll(rows, (r) =>
+        [
+          `var z${r} = subgroupAdd(y${r}_0);`,
+          unroll(7, (n) => `z${r} = select(z${r}, subgroupAdd(y${r}_${n + 1}), lane == ${n + 1}u);`),
+          `store_c(${r}u, col0 + lane, z${r});`,
+        ].join("\n")),
+    };
+  },
+});

@@ -1,0 +1,125 @@
+/**
+ * emend changes what a language model believes, and proves it. The library's front door: importable from a
+ * URL, no import map, nothing runs at import time.
+ *
+ * @example Edit a fact and look at it
+ * ```ts no-run
+ * import { apply, edit, load, requestStates } from "./mod.ts";
+ *
+ * using model = await load("atlas");
+ * const request = {
+ *   prompt: "The first language of {} is",
+ *   subject: "Danielle Darrieux",
+ *   target: "English",
+ *   true: "French",
+ * };
+ * const made = await edit(model, request, { method: "r-rome" });
+ * using applied = apply(model, made);
+ * console.log(await requestStates(model, made.requests));
+ * ```
+ *
+ * @module
+ */
+import { atlasFolder } from "./atlas/mod.ts";
+import { applyDeltas, type Edit } from "./editors/edit.ts";
+import { findStatistics } from "./editors/find_statistics.ts";
+import { methodNamed } from "./editors/methods.ts";
+import type { EditRequest } from "./editors/requests.ts";
+import { Gpu, type GpuOptions } from "./engine/gpu/device.ts";
+import { type LoadedModel, loadModel, type LoadOptions } from "./engine/models/load.ts";
+
+export { atlasCorpus } from "./atlas/corpus.ts";
+export type { Edit, EditOutcome, WeightDelta } from "./editors/edit.ts";
+export { collectStatistics, type CollectOptions } from "./editors/collect.ts";
+export { METHODS } from "./editors/methods.ts";
+export type { EditRequest } from "./editors/requests.ts";
+export {
+  type LayerStatistics,
+  readStatistics,
+  type Statistics,
+  statisticsOf,
+  writeStatistics,
+} from "./editors/statistics.ts";
+export { Gpu } from "./engine/gpu/device.ts";
+export { GpuError } from "./engine/gpu/errors.ts";
+export { InputError } from "./engine/io/errors.ts";
+export { generate, type GenerateOptions } from "./engine/models/generate.ts";
+export type { LoadedModel } from "./engine/models/load.ts";
+export {
+  type CounterFactRecord,
+  counterFactScores,
+  type CounterFactScores,
+  readCounterFact,
+} from "./evaluation/counterfact.ts";
+export { scoreContinuations, topTokens } from "./evaluation/scoring.ts";
+export { type RequestState, requestStates } from "./evaluation/state.ts";
+export { applyPatch, type Patch, patchOf, readPatch, requireBase, writePatch } from "./patches/patch.ts";
+export { writeCheckpoint } from "./patches/checkpoint.ts";
+export { writePeft } from "./patches/peft.ts";
+
+/** How to load a model. */
+export interface LoadModelOptions extends LoadOptions, GpuOptions {
+  /** An open device to load onto; several models may share one. Default: a new one, closed with the model. */
+  gpu?: Gpu;
+}
+
+/**
+ * Loads a model: a folder with config.json and safetensors files, a `.gguf` file, or `atlas`.
+ * @throws {InputError} when the model cannot be read, {@link GpuError} when there is no adapter
+ */
+export async function load(name: string, options: LoadModelOptions = {}): Promise<LoadedModel> {
+  const gpu = options.gpu ?? await Gpu.open(options);
+  try {
+    const model = await loadModel(gpu, name === "atlas" ? await atlasFolder() : name, options);
+    if (options.gpu) return model;
+    const close = model[Symbol.dispose].bind(model);
+    return Object.assign(model, {
+      [Symbol.dispose]() {
+        close();
+        gpu[Symbol.dispose]();
+      },
+    });
+  } catch (error) {
+    if (!options.gpu) gpu[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** How to edit. */
+export interface EditModelOptions {
+  /** A name of {@link METHODS}; default `r-rome`. */
+  method?: string;
+  /** Hyper-parameters that replace the recipe's. */
+  hparams?: Record<string, unknown>;
+  /** Statistics files of the edited layers; by default they are looked for beside the model and in the cache. */
+  statistics?: readonly string[];
+  /** Seed of the context templates. */
+  seed?: number;
+  /** Called after each request. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+/**
+ * Makes an edit of one or several requests. The model is left as it is: see {@link apply}.
+ * @throws {InputError} for a bad request, method or hyper-parameter, or missing statistics
+ */
+export async function edit(
+  model: LoadedModel,
+  requests: EditRequest | readonly EditRequest[],
+  options: EditModelOptions = {},
+): Promise<Edit> {
+  const method = methodNamed(options.method ?? "r-rome");
+  const recipe = method.recipe(model);
+  const { hparams } = method.parse({ ...recipe.hparams, ...options.hparams }, "The recipe with hparams");
+  const layers = method.statistics(hparams);
+  using statistics = layers.length
+    ? await findStatistics(model, layers, { files: options.statistics })
+    : undefined;
+  const list = Array.isArray(requests) ? requests : [requests as EditRequest];
+  return await method.run(model, list, { ...options, hparams, statistics });
+}
+
+/** Lays an edit over a model; dispose the result to take exactly this edit off again. */
+export function apply(model: LoadedModel, made: Edit): Disposable {
+  return applyDeltas(model, made.deltas);
+}
