@@ -3,7 +3,7 @@
  * URL, no import map, nothing runs at import time.
  *
  * @example Edit a fact and look at it
- * ```ts no-run
+ * ```ts
  * import { apply, edit, load, requestStates } from "./mod.ts";
  *
  * using model = await load("atlas");
@@ -30,7 +30,7 @@ import { type LoadedModel, loadModel, type LoadOptions } from "./engine/models/l
 
 export { atlasCorpus } from "./atlas/corpus.ts";
 export type { Edit, EditOutcome, WeightDelta } from "./editors/edit.ts";
-export { collectStatistics, type CollectOptions } from "./editors/collect.ts";
+export { type CollectOptions, collectStatistics } from "./editors/collect.ts";
 export { METHODS } from "./editors/methods.ts";
 export type { EditRequest } from "./editors/requests.ts";
 export {
@@ -47,14 +47,22 @@ export { generate, type GenerateOptions } from "./engine/models/generate.ts";
 export type { LoadedModel } from "./engine/models/load.ts";
 export {
   type CounterFactRecord,
-  counterFactScores,
   type CounterFactScores,
+  counterFactScores,
   readCounterFact,
 } from "./evaluation/counterfact.ts";
 export { scoreContinuations, topTokens } from "./evaluation/scoring.ts";
 export { type RequestState, requestStates } from "./evaluation/state.ts";
-export { applyPatch, type Patch, patchOf, readPatch, requireBase, writePatch } from "./patches/patch.ts";
-export { writeCheckpoint } from "./patches/checkpoint.ts";
+export {
+  applyPatch,
+  type Patch,
+  patchOf,
+  readPatch,
+  requireBase,
+  type TensorDelta,
+  writePatch,
+} from "./patches/patch.ts";
+export { measureChanges, type TensorChange, writeCheckpoint } from "./patches/checkpoint.ts";
 export { writePeft } from "./patches/peft.ts";
 
 /** How to load a model. */

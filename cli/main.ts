@@ -3,6 +3,7 @@
  * was wrong.
  */
 import { Command, CommanderError } from "npm:commander@15.1.0";
+import manifest from "../deno.json" with { type: "json" };
 import { InputError } from "../engine/io/errors.ts";
 import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
@@ -10,13 +11,11 @@ import { editCommand } from "./edit.ts";
 import { generateCommand } from "./generate.ts";
 import { statsCommand } from "./stats.ts";
 
-export const VERSION = "0.1.0";
-
 /** The whole command line; for tests and documentation. */
 export function program(): Command {
   const program = new Command("emend")
     .description("Changes what a language model believes, and proves it")
-    .version(VERSION)
+    .version(manifest.version)
     .option("--debug", "show stack traces")
     .showSuggestionAfterError()
     .showHelpAfterError("(emend <command> --help shows the flags and an example)");

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { Gpu } from "../engine/gpu/device.ts";
 import { kernelKey, type Variant } from "../engine/gpu/kernel.ts";
-import { allKernels, kernelTable, variantsOf } from "../tools/kernel_table.ts";
+import { allKernels, FACTORIES, kernelTable, variantsOf } from "../tools/kernel_table.ts";
 
 const declared = await allKernels();
 const portable = Gpu.open({ portable: true });
@@ -37,6 +37,16 @@ Deno.test("kernels have names of their own and at most 64 bytes of parameters", 
     assert.match(kernel.name, /^[a-z][a-z0-9_]*$/);
     assert.ok(Object.keys(kernel.params).length * 4 <= 64, kernel.name);
   }
+});
+
+Deno.test("allKernels() knows every exported function that makes kernels", () => {
+  const folder = new URL("../engine/kernels/", import.meta.url);
+  const makers = [...Deno.readDirSync(folder)].flatMap((
+    { name },
+  ) => [
+    ...Deno.readTextFileSync(new URL(name, folder)).matchAll(/^export function (\w+)\([^)]*\): Kernel\b/gm),
+  ]);
+  assert.deepEqual(makers.map(([, name]) => name), Object.keys(FACTORIES));
 });
 
 Deno.test("variantsOf() covers every pair of values when a kernel has many variants", () => {

@@ -25,7 +25,9 @@ Deno.test("mod.ts imports over HTTP with nothing but its address", async () => {
     const { code: exit, stdout, stderr } = await child.output();
     assert.equal(exit, 0, new TextDecoder().decode(stderr));
     const names = new TextDecoder().decode(stdout).trim().split(" ");
-    for (const name of ["load", "edit", "apply", "generate", "METHODS"]) assert.ok(names.includes(name), name);
+    for (const name of ["load", "edit", "apply", "generate", "METHODS"]) {
+      assert.ok(names.includes(name), name);
+    }
     await Deno.remove(folder, { recursive: true });
   } finally {
     await server.shutdown();

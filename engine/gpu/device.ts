@@ -35,6 +35,12 @@ const WANTED_LIMITS = [
 /** Features worth having. Deno hides native ones in `adapter.features` but grants them: try one by one. */
 const WANTED_FEATURES: Feature[] = ["subgroups", "shader-f64"];
 
+/** A compiled kernel variant and the layout of its storage bindings. */
+export interface Compiled {
+  pipeline: GPUComputePipeline;
+  layout: GPUBindGroupLayout;
+}
+
 /** An open device with its memory, pipelines and error policy. */
 export class Gpu implements Disposable {
   readonly memory: Memory;
@@ -47,7 +53,7 @@ export class Gpu implements Disposable {
   /** What the numerics probe found; selects the solver's route. */
   numerics!: Numerics;
   #errors = new ErrorSink();
-  #pipelines = new Map<string, { pipeline: GPUComputePipeline; layout: GPUBindGroupLayout }>();
+  #pipelines = new Map<string, Compiled>();
   #staging?: GPUBuffer;
   #onCompile?: (name: string) => void;
 
@@ -108,7 +114,7 @@ export class Gpu implements Disposable {
   }
 
   /** The compiled pipeline of a kernel variant, cached. @throws {GpuError} when a needed feature is missing */
-  pipeline(kernel: Kernel, variant: Variant, gated: boolean) {
+  pipeline(kernel: Kernel, variant: Variant, gated: boolean): Compiled {
     const key = kernelKey(kernel, variant, gated);
     const cached = this.#pipelines.get(key);
     if (cached) return cached;

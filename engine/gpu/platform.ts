@@ -24,7 +24,7 @@ export function installHint(os: string = system()): string {
 /** The best adapter there is: GPUs first, then software drivers; null when there is none. */
 export async function findAdapter(): Promise<GPUAdapter | null> {
   if (!navigator.gpu) return null;
-  return await quietly(() => navigator.gpu.requestAdapter({ powerPreference: "high-performance" }));
+  return await inEnvironment(() => navigator.gpu.requestAdapter({ powerPreference: "high-performance" }));
 }
 
 /** As {@link findAdapter}. @throws {GpuError} when there is none, saying what to install */
@@ -52,16 +52,28 @@ export function isSoftware(info: GPUAdapterInfo): boolean {
   return fallback === true || /llvmpipe|lavapipe|swiftshader|softpipe/i.test(info.description);
 }
 
-/** Drivers complain on stderr, once a request, when this variable is missing; headless machines miss it. */
-async function quietly<T>(request: () => Promise<T>): Promise<T> {
-  if (system() !== "linux") return await request();
-  const name = "XDG_RUNTIME_DIR";
-  const allowed = (await Deno.permissions.query({ name: "env", variable: name })).state === "granted";
-  if (!allowed || Deno.env.has(name)) return await request();
-  Deno.env.set(name, "/tmp");
+/**
+ * What the environment should say while an adapter is requested, where it says nothing. Without Vulkan, Deno
+ * falls back to OpenGL, which promises subgroups that do not compile; and on headless machines drivers
+ * complain on stderr about a missing runtime folder.
+ */
+const ENVIRONMENT: Record<string, string> = {
+  DENO_WEBGPU_BACKEND: "vulkan,metal,dx12",
+  XDG_RUNTIME_DIR: "/tmp",
+};
+
+async function inEnvironment<T>(request: () => Promise<T>): Promise<T> {
+  if (system() === "browser") return await request();
+  const mine: string[] = [];
+  for (const [name, value] of Object.entries(ENVIRONMENT)) {
+    const { state } = await Deno.permissions.query({ name: "env", variable: name });
+    if (state !== "granted" || Deno.env.has(name)) continue;
+    Deno.env.set(name, value);
+    mine.push(name);
+  }
   try {
     return await request();
   } finally {
-    Deno.env.delete(name);
+    mine.forEach((name) => Deno.env.delete(name));
   }
 }

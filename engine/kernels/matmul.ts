@@ -1,14 +1,11 @@
 /**
- * Matrix multiplication, one operation in three layouts and two families: `matmul_subgroup` (and `matmul_few`
- * for few rows) for software drivers with subgroups of 8 lanes, `matmul_tiled` for everything else. B may be packed f16 or bf16.
+ * The matrix product of GPUs, and the portable route. Software drivers with subgroups of 8 lanes use
+ * `matmul_subgroup.ts`, and `matmul_few.ts` for few rows.
  */
 import tiledSource from "../../shaders/matmul/matmul_tiled.wgsl" with { type: "text" };
 import epilogue from "../../shaders/matmul/epilogue.wgsl" with { type: "text" };
 import { defineKernel, unroll } from "../gpu/kernel.ts";
 import { epilogueVariants, LOAD_B, params } from "./matmul_common.ts";
-
-export { matmulFew } from "./matmul_few.ts";
-export { matmulSubgroup } from "./matmul_subgroup.ts";
 
 /** For GPUs and as the portable route. */
 export const matmulTiled = defineKernel({

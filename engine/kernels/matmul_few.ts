@@ -4,6 +4,9 @@ import epilogue from "../../shaders/matmul/epilogue.wgsl" with { type: "text" };
 import { defineKernel, unroll } from "../gpu/kernel.ts";
 import { epilogueVariants, params, UNPACK4 } from "./matmul_common.ts";
 
+/** Elements of B in one load of four words. */
+export const stepOf = (dtype: string) => dtype === "f32" ? 4 : 8;
+
 /** For `class: "cpu"` devices with subgroup size 8; K and the rows of A and B are multiples of STEP. */
 export const matmulFew = defineKernel({
   name: "matmul_few",
@@ -19,13 +22,12 @@ export const matmulFew = defineKernel({
   variants: {
     ROWS: [1, 2, 3],
     dtype: ["f32", "f16", "bf16"],
-    STEP: [4, 8],
     ...epilogueVariants,
   },
-  snippets: () => [epilogue],
+  snippets: (v) => [`const STEP: u32 = ${stepOf(v.dtype as string)}u;`, epilogue],
   blocks: (v) => {
     const rows = v.ROWS as number;
-    const parts = v.STEP as number / 4;
+    const parts = stepOf(v.dtype as string) / 4;
     const unpacked = UNPACK4[v.dtype as string];
     const cell = (line: (r: number, n: number) => string) =>
       unroll(rows, (r) => unroll(8, (n) => line(r, n)));

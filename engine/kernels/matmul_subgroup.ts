@@ -8,11 +8,14 @@ import store4 from "../../shaders/matmul/subgroup_store4.wgsl" with { type: "tex
 import { defineKernel, type Kernel, unroll, type Variant } from "../gpu/kernel.ts";
 import { epilogueVariants, LOAD_B, params, UNPACK4 } from "./matmul_common.ts";
 
-/** Which operands are loaded and stored four words at a time; C stands for bias and residual, too. */
-export interface Wide {
-  a: boolean;
-  b: boolean;
-  c: boolean;
+/**
+ * Words that one load (or store) of an operand moves: four where all its rows start on multiples of that. C
+ * stands for bias and residual, too.
+ */
+export interface Access {
+  a: 1 | 4;
+  b: 1 | 4;
+  c: 1 | 4;
 }
 
 /** Declares name_0 … name_7. */
@@ -20,16 +23,16 @@ const eight = (name: string, value: (i: number) => string) =>
   unroll(8, (i) => `let ${name}_${i} = ${value(i)};`);
 
 /** Loads name_0 … name_7 of f32 A from the element address `at`. */
-function loadA(name: string, at: string, wide: boolean): string {
-  if (!wide) return eight(name, (i) => `a[${at} + ${i}u]`);
+function loadA(name: string, at: string, words: 1 | 4): string {
+  if (words === 1) return eight(name, (i) => `a[${at} + ${i}u]`);
   return [
     `let ${name}x0 = a[(${at}) / 4u]; let ${name}x1 = a[(${at}) / 4u + 1u];`,
     eight(name, (i) => `${name}x${i >> 2}.${"xyzw"[i & 3]}`),
   ].join("\n");
 }
 
-function loadB(name: string, at: string, dtype: string, wide: boolean): string {
-  if (!wide) return eight(name, (i) => `load_b(${at} + ${i}u)`);
+function loadB(name: string, at: string, dtype: string, words: 1 | 4): string {
+  if (words === 1) return eight(name, (i) => `load_b(${at} + ${i}u)`);
   const loads = dtype === "f32" ? [`b[(${at}) / 4u]`, `b[(${at}) / 4u + 1u]`] : [`b[(${at}) / 8u]`];
   const parts = loads.flatMap((_, j) => UNPACK4[dtype](`${name}x${j}`));
   return [
@@ -66,7 +69,7 @@ function cut(from: string, to: string, along: "values" | "lanes", tail: boolean)
   return eight(to, (i) => tail ? `select(0.0, ${from}_${i}, k + ${index(i)} < p.K)` : `${from}_${i}`);
 }
 
-function blocks(v: Variant, wide: Wide): Record<string, string> {
+function blocks(v: Variant, access: Access): Record<string, string> {
   const groups = v.GROUPS as number, cols = v.COLS as number, tail = v.TAIL as boolean;
   const dtype = v.dtype as string, nt = v.layout === "nt", tn = v.layout === "tn";
   const eachGroup = (line: (g: number) => string) => unroll(groups, line);
@@ -88,7 +91,7 @@ function blocks(v: Variant, wide: Wide): Record<string, string> {
   const loads = [
     eachGroup((g) =>
       [
-        loadA(`u${g}`, `a${g} + k${tn ? " * p.lda" : ""}`, wide.a),
+        loadA(`u${g}`, `a${g} + k${tn ? " * p.lda" : ""}`, access.a),
         tn
           ? cut(`u${g}`, `v${g}`, "lanes", tail) + "\n" + transpose(`v${g}`, `s${g}`)
           : cut(`u${g}`, `s${g}`, "values", tail),
@@ -96,7 +99,7 @@ function blocks(v: Variant, wide: Wide): Record<string, string> {
     ),
     eachBlock((h) =>
       [
-        loadB(`w${h}`, `b${h} + k${nt ? "" : " * p.ldb"}`, dtype, wide.b),
+        loadB(`w${h}`, `b${h} + k${nt ? "" : " * p.ldb"}`, dtype, access.b),
         cut(`w${h}`, `t${h}`, nt ? "values" : "lanes", tail),
       ].join("\n")
     ),
@@ -119,15 +122,14 @@ function blocks(v: Variant, wide: Wide): Record<string, string> {
   return { addresses, zero: cell((g, n) => `var y${g}_${n} = 0.0;`), loads, products, store };
 }
 
-function define(wide: Wide): Kernel {
-  const c = wide.c ? "vec4<f32>" : "f32";
-  const width = (name: "a" | "b" | "c") => `${name}${wide[name] ? 4 : 1}`;
+function define(access: Access): Kernel {
+  const c = access.c === 4 ? "vec4<f32>" : "f32";
   return defineKernel({
-    name: `matmul_subgroup_${width("a")}${width("b")}${width("c")}`,
+    name: `matmul_subgroup_a${access.a}b${access.b}c${access.c}`,
     source,
     bindings: {
-      a: wide.a ? "read vec4<f32>" : "read f32",
-      b: wide.b ? "read vec4<u32>" : "read u32",
+      a: access.a === 4 ? "read vec4<f32>" : "read f32",
+      b: access.b === 4 ? "read vec4<u32>" : "read u32",
       bias: `read ${c}`,
       residual: `read ${c}`,
       c: `write ${c}`,
@@ -141,18 +143,19 @@ function define(wide: Wide): Kernel {
       TAIL: [false, true],
       ...epilogueVariants,
     },
-    snippets: (v) => [wide.b ? "" : LOAD_B[v.dtype as string], wide.c ? store4 : store1],
-    blocks: (v) => blocks(v, wide),
+    snippets: (v) => [access.b === 4 ? "" : LOAD_B[v.dtype as string], access.c === 4 ? store4 : store1],
+    blocks: (v) => blocks(v, access),
     features: () => ["subgroups"],
   });
 }
 
-const kernels = new Map<string, Kernel>();
-
-/** The kernel for these alignments. For `class: "cpu"` devices with subgroup size 8. */
-export function matmulSubgroup(wide: Wide): Kernel {
-  const key = `${wide.a}${wide.b}${wide.c}`;
-  let kernel = kernels.get(key);
-  if (!kernel) kernels.set(key, kernel = define(wide));
-  return kernel;
-}
+/**
+ * For `class: "cpu"` devices with subgroup size 8, fastest first; the last takes everything. An odd
+ * vocabulary has rows of logits that start anywhere: as C in the head, as A in its gradient.
+ */
+export const matmulSubgroup: { access: Access; kernel: Kernel }[] = [
+  { a: 4, b: 4, c: 4 } as const,
+  { a: 4, b: 4, c: 1 } as const,
+  { a: 1, b: 4, c: 4 } as const,
+  { a: 1, b: 1, c: 1 } as const,
+].map((access) => ({ access, kernel: define(access) }));

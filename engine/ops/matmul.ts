@@ -6,7 +6,9 @@ import type { Gpu } from "../gpu/device.ts";
 import { GpuError } from "../gpu/errors.ts";
 import type { GpuBuffer, Storage } from "../gpu/memory.ts";
 import type { Recorder } from "../gpu/recorder.ts";
-import { matmulFew, matmulSubgroup, matmulTiled } from "../kernels/matmul.ts";
+import { matmulTiled } from "../kernels/matmul.ts";
+import { matmulFew, stepOf } from "../kernels/matmul_few.ts";
+import { type Access, matmulSubgroup } from "../kernels/matmul_subgroup.ts";
 import { describe, type Dtype, matrixOf, storageOf, type Tensor } from "../tensor/tensor.ts";
 import type { Ctx } from "./context.ts";
 
@@ -90,15 +92,16 @@ function recordForSubgroups(
 ): void {
   const { M, N, K, lda, ldb } = p;
   const wide = wideAccess(flags.dtype, p);
-  const STEP = flags.dtype === "f32" ? 4 : 8;
-  if (layout === "nt" && M <= 3 && wide.a && wide.b && K % STEP === 0) {
-    const variant = { ROWS: M, STEP, ...flags };
+  if (layout === "nt" && M <= 3 && wide.a && wide.b && K % stepOf(flags.dtype) === 0) {
+    const variant = { ROWS: M, ...flags };
     r.dispatch(matmulFew, { variant, bind, params: { ...p }, grid: [Math.ceil(N / 8), 1, 1] });
     return;
   }
+  const fits = ({ access: { a, b, c } }: { access: Access }) =>
+    (a === 1 || wide.a) && (b === 1 || wide.b) && (c === 1 || wide.c);
+  const { access, kernel } = matmulSubgroup.find(fits)!;
   // A tile reads a narrow stripe of B along all of K. Where that steps from row to row, a long stripe touches
-  // more pages than the processor keeps translations of: the gradient of a language model's head is 1.5×
-  // faster in pieces.
+  // more pages than the processor keeps translations of: pieces make a head's gradient 1.12 times faster.
   const piece = layout !== "nt" && K > 2 * LONG ? LONG : K;
   for (let k0 = 0; k0 < K; k0 += piece) {
     const last = k0 + piece >= K;
@@ -108,7 +111,7 @@ function recordForSubgroups(
       aOffset: p.aOffset + k0 * (layout === "tn" ? lda : 1),
       bOffset: p.bOffset + k0 * ldb,
     };
-    for (const { row0, rows, GROUPS, COLS } of subgroupTiles(M, N, wide.c)) {
+    for (const { row0, rows, GROUPS, COLS } of subgroupTiles(M, N, access.c === 4)) {
       const variant = {
         ...{ layout, GROUPS, COLS, TAIL: part.K % 8 !== 0, dtype: flags.dtype },
         ...{
@@ -118,7 +121,7 @@ function recordForSubgroups(
         },
       };
       const grid = [Math.ceil(rows / (8 * GROUPS)), Math.ceil(N / COLS), 1] as const;
-      r.dispatch(matmulSubgroup(wide), { variant, bind, params: { ...part, row0 }, grid });
+      r.dispatch(kernel, { variant, bind, params: { ...part, row0 }, grid });
     }
   }
 }
@@ -133,13 +136,16 @@ function wideAccess(dtype: string, p: Params) {
   };
 }
 
-/** Groups × columns of a tile, wide stores: GFLOP/s at 256×768×768 f32 on 2 cores, and ms to compile it. */
+/**
+ * Columns of a tile by its groups, with wide and with narrow stores. Measured with wide ones, f32 `nt`:
+ * GFLOP/s on 2 cores by CPU time at 256×768×768 (8×1536×576 for one group), and ms of CPU to compile.
+ */
 const WIDTH: Record<number, { wide: number; narrow: number }> = {
-  1: { wide: 64, narrow: 16 }, // 27 at 8 rows, 230 ms
-  2: { wide: 64, narrow: 16 }, // 42, 450 ms
-  3: { wide: 32, narrow: 16 }, // 42, 300 ms
-  4: { wide: 32, narrow: 16 }, // 48, 400 ms; 4 × 64: 54, 740 ms
-  6: { wide: 32, narrow: 16 }, // 52, 650 ms
+  1: { wide: 64, narrow: 16 }, // 22, 230 ms
+  2: { wide: 64, narrow: 16 }, // 42, 440 ms
+  3: { wide: 32, narrow: 16 }, // 40, 290 ms
+  4: { wide: 32, narrow: 16 }, // 47, 380 ms; 64 columns: 52, 740 ms
+  6: { wide: 32, narrow: 16 }, // 43 of which an eighth is padding, 600 ms
 };
 
 /**

@@ -4,7 +4,10 @@ import { createTensor, freeTensor } from "../tensor/tensor.ts";
 import { matmul } from "./matmul.ts";
 
 /** FLOP/s of [rows, width] · [4·width, width]ᵀ in f32, about 0.2 s after a warm-up. Waits. */
-export async function measureMatmul(gpu: Gpu, { rows, width }: { rows: number; width: number }): Promise<number> {
+export async function measureMatmul(
+  gpu: Gpu,
+  { rows, width }: { rows: number; width: number },
+): Promise<number> {
   const a = createTensor(gpu, "measure a", [rows, width]);
   const b = createTensor(gpu, "measure b", [4 * width, width]);
   const c = createTensor(gpu, "measure c", [rows, 4 * width]);

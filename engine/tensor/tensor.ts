@@ -45,7 +45,9 @@ export function matrixOf(t: Tensor): { rows: number; cols: number } {
 
 /** The one buffer of an unsharded tensor. @throws {GpuError} for a sharded one */
 export function storageOf(t: Tensor): Storage {
-  if (t.shards.length !== 1) throw new GpuError(`${describe(t)} has ${t.shards.length} row shards; one was expected`);
+  if (t.shards.length !== 1) {
+    throw new GpuError(`${describe(t)} has ${t.shards.length} row shards; one was expected`);
+  }
   return t.shards[0].storage;
 }
 
@@ -78,7 +80,9 @@ export function createTensor(
   const total = rows * rowBytes;
   // Packed rows of odd width may not be cut inside a word: shards hold an even number of rows.
   const perShard = total <= limit ? rows : Math.floor(limit / rowBytes / 2) * 2;
-  if (perShard < 1) throw new GpuError(`Cannot shard ${label}: one row has ${rowBytes} bytes, the limit is ${limit}`);
+  if (perShard < 1) {
+    throw new GpuError(`Cannot shard ${label}: one row has ${rowBytes} bytes, the limit is ${limit}`);
+  }
   const shards: Shard[] = [];
   for (let row = 0; row < rows; row += perShard) {
     const n = Math.min(perShard, rows - row);
@@ -89,7 +93,12 @@ export function createTensor(
 }
 
 /** A temporary of a plan: memory is assigned when the plan is finished. */
-export function tempTensor(r: Recorder, label: string, shape: readonly number[], dtype: Dtype = "f32"): Tensor {
+export function tempTensor(
+  r: Recorder,
+  label: string,
+  shape: readonly number[],
+  dtype: Dtype = "f32",
+): Tensor {
   const storage = r.temp(sizeOf(shape) * BYTES[dtype], label);
   return { label, shape: [...shape], dtype, shards: [{ storage, row: 0, rows: rowsOf(shape) }] };
 }
@@ -101,7 +110,9 @@ function rowsOf(shape: readonly number[]): number {
 
 /** The same storage under another shape of equal size. */
 export function reshape(t: Tensor, shape: readonly number[]): Tensor {
-  if (sizeOf(shape) !== sizeOf(t.shape)) throw new GpuError(`Cannot view ${describe(t)} as [${shape.join(", ")}]`);
+  if (sizeOf(shape) !== sizeOf(t.shape)) {
+    throw new GpuError(`Cannot view ${describe(t)} as [${shape.join(", ")}]`);
+  }
   return { ...t, shape: [...shape] };
 }
 

@@ -2,7 +2,15 @@
 import type { Gpu } from "../gpu/device.ts";
 import { GpuError } from "../gpu/errors.ts";
 import type { GpuBuffer } from "../gpu/memory.ts";
-import { bytesOf, createTensor, describe, matrixOf, sizeOf, type Tensor, type TensorOptions } from "./tensor.ts";
+import {
+  bytesOf,
+  createTensor,
+  describe,
+  matrixOf,
+  sizeOf,
+  type Tensor,
+  type TensorOptions,
+} from "./tensor.ts";
 
 /** Uploads f32 or u32 values as a new tensor. @throws {GpuError} when sizes differ */
 export function fromHost(
@@ -34,12 +42,26 @@ export function writeTensor(
     : t.dtype === "f32"
     ? (values instanceof Float32Array ? values : Float32Array.from(values))
     : undefined;
-  if (!typed) throw new GpuError(`Cannot write numbers into ${describe(t)} of dtype ${t.dtype}: write its bytes`);
+  if (values.length !== sizeOf(t.shape)) {
+    throw new GpuError(`Cannot write ${values.length} values into ${describe(t)}`);
+  }
+  if (!typed) {
+    throw new GpuError(`Cannot write numbers into ${describe(t)} of dtype ${t.dtype}: write its bytes`);
+  }
   writeBytes(gpu, t, 0, new Uint8Array(typed.buffer, typed.byteOffset, typed.byteLength));
 }
 
-/** Writes stored bytes at a byte offset of the whole tensor, across shards. Offsets in whole words. */
+/**
+ * Writes stored bytes at a byte offset of the whole tensor, across shards. Offsets in whole words.
+ * @throws {GpuError} when they reach past the tensor's end
+ */
 export function writeBytes(gpu: Gpu, t: Tensor, byteOffset: number, bytes: Uint8Array): void {
+  const total = sizeOf(t.shape) * bytesOf(t.dtype);
+  if (byteOffset + bytes.byteLength > total) {
+    throw new GpuError(
+      `Cannot write ${bytes.byteLength} bytes at ${byteOffset} into ${describe(t)} of ${total} bytes`,
+    );
+  }
   const rowBytes = matrixOf(t).cols * bytesOf(t.dtype);
   for (const { storage, row, rows } of t.shards) {
     const start = row * rowBytes;

@@ -2,8 +2,9 @@
 // One workgroup is one subgroup and owns all rows × 8 columns; lanes run along k, STEP of it each: four of an
 // f32 B, eight of a packed one, one load of four words either way. Every weight is loaded once and nothing is
 // broadcast; the lanes' sums are added at the end, and lane n stores column n.
-// Why: with few rows the loads of B are all the cost, and the tile of matmul_subgroup would compute eight rows
-// to keep one. Past the end of K a lane repeats the last weights, times zero. The blocks marked //# are unrolled.
+// Why: with few rows the loads of B are all the cost, and the tile of matmul_subgroup would compute eight
+// rows to keep one. Past the end of K a lane repeats the last weights, times zero.
+// The blocks marked //# are unrolled.
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) id: vec3<u32>) {
   let lane = id.x;

@@ -5,8 +5,8 @@
 // lane: of A a lane gets eight k of its row (tn: eight rows of its k, transposed between lanes), of B eight k
 // of its column (nn, tn: eight columns of its k). An element of B reaches all rows through a shuffle with a
 // constant lane. No barrier, no workgroup memory.
-// Why: llvmpipe serves a load lane by lane in a loop, whatever the addresses: about 60 cycles for four words a
-// lane, 35 for one. A multiply-add of eight rows is one cycle and a constant shuffle hides behind it. So a step
+// Why: llvmpipe serves a load lane by lane in a loop, whatever the addresses: about 60 cycles for four words
+// a lane. A multiply-add of eight rows is about one cycle and a constant shuffle hides behind it. So a step
 // costs 120·(GROUPS + COLS/8) cycles of loads for 8·GROUPS·COLS of arithmetic, and large tiles pay; the time
 // to compile the unrolled arithmetic bounds them (table in kernels/matmul_subgroup.ts).
 // Rows and columns past the end read whatever is there, bounded by the driver, and are dropped at the store;

@@ -119,7 +119,7 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("atlas/data"))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("atlas/model"))
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)

@@ -166,20 +166,28 @@ Deno.test(
   }),
 );
 
-Deno.test("open() says what to install when there is no adapter", async () => {
+/** What a new process says when it opens a device under this environment. */
+async function opening(env: Record<string, string>): Promise<string> {
   const device = new URL("../../../engine/gpu/device.ts", import.meta.url);
   const code = `const { Gpu } = await import("${device}");
-    await Gpu.open().catch((error) => console.log(error.name + ": " + error.message));`;
-  const { stdout } = await new Deno.Command(Deno.execPath(), {
-    args: ["eval", "--no-lock", code],
-    env: { DENO_WEBGPU_BACKEND: Deno.build.os === "windows" ? "metal" : "dx12" },
-  }).output();
-  const hint = installHint();
-  assert.equal(
-    new TextDecoder().decode(stdout).trim(),
-    `GpuError: No GPU adapter was found, not even a software one\n${hint}`,
-  );
+    await Gpu.open().then(() => console.log("open"), (e) => console.log(e.name + ": " + e.message));`;
+  const args = ["eval", "--no-lock", code];
+  const { stdout } = await new Deno.Command(Deno.execPath(), { args, env }).output();
+  return new TextDecoder().decode(stdout).trim();
+}
+
+const NO_ADAPTER = `GpuError: No GPU adapter was found, not even a software one\n${installHint()}`;
+
+Deno.test("open() says what to install when there is no adapter", async () => {
+  const backend = Deno.build.os === "windows" ? "metal" : "dx12";
+  assert.equal(await opening({ DENO_WEBGPU_BACKEND: backend }), NO_ADAPTER);
   for (const os of ["linux", "darwin", "windows", "browser"]) assert.ok(!installHint(os).includes("\n"));
+});
+
+Deno.test({
+  name: "open() does not fall back to OpenGL when there is no Vulkan driver",
+  ignore: Deno.build.os !== "linux",
+  fn: async () => assert.equal(await opening({ VK_DRIVER_FILES: "/nonexistent" }), NO_ADAPTER),
 });
 
 Deno.test(

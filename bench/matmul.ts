@@ -1,5 +1,5 @@
 /**
- * Speed of the matrix product on the shapes of an edit: `deno run -A bench/matmul_bench.ts [--json]`.
+ * Speed of the matrix product on the shapes of an edit: `deno run -A bench/matmul.ts [--json]`.
  * GFLOP/s of wall time, best and median of several runs of at least 200 ms; and GFLOP per second of CPU time,
  * which on a software driver is the speed of one core whatever else the machine is doing.
  */

@@ -1,7 +1,7 @@
 /**
  * Times of the solvers: second moment, factorisation, solves.
  *
- *     deno run -A bench/linalg_bench.ts [largest n, default 3072]
+ *     deno run -A bench/linalg.ts [largest n, default 3072]
  *
  * Prints medians. `busy` is the process's CPU time over the number of cores: on a software driver, what an
  * otherwise idle machine would need; `wall` is what this machine took.

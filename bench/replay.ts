@@ -3,7 +3,7 @@
  * The target is 4 µs at most. The GPU's own time is left out: each sample waits for it after the clock stops.
  *
  * ```sh
- * deno bench -A bench/replay_bench.ts
+ * deno bench -A bench/replay.ts
  * ```
  */
 import { Gpu } from "../engine/gpu/device.ts";
