@@ -33,7 +33,7 @@ const WANTED_LIMITS = [
 ] as const;
 
 /** Features worth having. Deno hides native ones in `adapter.features` but grants them: try one by one. */
-const WANTED_FEATURES: Feature[] = ["subgroups", "shader-f64"];
+const WANTED_FEATURES: Feature[] = ["subgroups", "shader-f64", "wgpu-shader-int64"];
 
 /** A compiled kernel variant and the layout of its storage bindings. */
 export interface Compiled {

@@ -12,10 +12,19 @@ import { GpuError } from "./errors.ts";
  * The word after it is the WGSL element type of the runtime-sized array.
  */
 export type Binding = `${"read" | "write" | "update"} ${Element}`;
-export type Element = "f32" | "u32" | "i32" | "f64" | "vec2<f32>" | "vec4<f32>" | "vec4<u32>" | "atomic<u32>";
+export type Element =
+  | "f32"
+  | "u32"
+  | "i32"
+  | "f64"
+  | "vec2<f32>"
+  | "vec4<f32>"
+  | "vec4<u32>"
+  | "vec4<u64>"
+  | "atomic<u32>";
 export type VariantValue = number | boolean | string;
 export type Variant = Record<string, VariantValue>;
-export type Feature = "subgroups" | "shader-f64" | "shader-f16";
+export type Feature = "subgroups" | "shader-f64" | "wgpu-shader-int64" | "shader-f16";
 
 /** The declaration of one kernel. */
 export interface Kernel {

@@ -9,12 +9,12 @@ import { defineKernel, type Kernel, unroll, type Variant } from "../gpu/kernel.t
 import { epilogueVariants, LOAD_B, params, UNPACK4 } from "./matmul_common.ts";
 
 /**
- * Words that one load (or store) of an operand moves: four where all its rows start on multiples of that. C
- * stands for bias and residual, too.
+ * Words that one load (or store) of an operand moves: four where all its rows start on multiples of that, eight
+ * (as four 64-bit words, f32 only) likewise. C stands for bias and residual, too.
  */
 export interface Access {
-  a: 1 | 4;
-  b: 1 | 4;
+  a: 1 | 4 | 8;
+  b: 1 | 4 | 8;
   c: 1 | 4;
 }
 
@@ -22,8 +22,15 @@ export interface Access {
 const eight = (name: string, value: (i: number) => string) =>
   unroll(8, (i) => `let ${name}_${i} = ${value(i)};`);
 
+/** Loads name_0 … name_7 as four 64-bit words. */
+function loadLong(name: string, array: string, at: string): string {
+  const half = (i: number) => `${name}x.${"xyzw"[i >> 1]}${i & 1 ? " >> 32u" : ""}`;
+  return `let ${name}x = ${array}[(${at}) / 8u];\n${eight(name, (i) => `bitcast<f32>(u32(${half(i)}))`)}`;
+}
+
 /** Loads name_0 … name_7 of f32 A from the element address `at`. */
-function loadA(name: string, at: string, words: 1 | 4): string {
+function loadA(name: string, at: string, words: number): string {
+  if (words === 8) return loadLong(name, "a", at);
   if (words === 1) return eight(name, (i) => `a[${at} + ${i}u]`);
   return [
     `let ${name}x0 = a[(${at}) / 4u]; let ${name}x1 = a[(${at}) / 4u + 1u];`,
@@ -31,7 +38,8 @@ function loadA(name: string, at: string, words: 1 | 4): string {
   ].join("\n");
 }
 
-function loadB(name: string, at: string, dtype: string, words: 1 | 4): string {
+function loadB(name: string, at: string, dtype: string, words: number): string {
+  if (words === 8) return loadLong(name, "b", at);
   if (words === 1) return eight(name, (i) => `load_b(${at} + ${i}u)`);
   const loads = dtype === "f32" ? [`b[(${at}) / 4u]`, `b[(${at}) / 4u + 1u]`] : [`b[(${at}) / 8u]`];
   const parts = loads.flatMap((_, j) => UNPACK4[dtype](`${name}x${j}`));
@@ -128,8 +136,8 @@ function define(access: Access): Kernel {
     name: `matmul_subgroup_a${access.a}b${access.b}c${access.c}`,
     source,
     bindings: {
-      a: access.a === 4 ? "read vec4<f32>" : "read f32",
-      b: access.b === 4 ? "read vec4<u32>" : "read u32",
+      a: access.a === 8 ? "read vec4<u64>" : access.a === 4 ? "read vec4<f32>" : "read f32",
+      b: access.b === 8 ? "read vec4<u64>" : access.b === 4 ? "read vec4<u32>" : "read u32",
       bias: `read ${c}`,
       residual: `read ${c}`,
       c: `write ${c}`,
@@ -137,15 +145,15 @@ function define(access: Access): Kernel {
     params: { ...params, row0: "u32" },
     variants: {
       layout: ["nt", "nn", "tn"],
-      dtype: ["f32", "f16", "bf16"],
+      dtype: access.b === 8 ? ["f32"] : ["f32", "f16", "bf16"],
       GROUPS: [4, 1, 2, 3, 6],
       COLS: [32, 8, 16, 64],
       TAIL: [false, true],
       ...epilogueVariants,
     },
-    snippets: (v) => [access.b === 4 ? "" : LOAD_B[v.dtype as string], access.c === 4 ? store4 : store1],
+    snippets: (v) => [access.b === 1 ? LOAD_B[v.dtype as string] : "", access.c === 4 ? store4 : store1],
     blocks: (v) => blocks(v, access),
-    features: () => ["subgroups"],
+    features: () => access.b === 8 ? ["subgroups", "wgpu-shader-int64"] : ["subgroups"],
   });
 }
 
@@ -154,6 +162,8 @@ function define(access: Access): Kernel {
  * vocabulary has rows of logits that start anywhere: as C in the head, as A in its gradient.
  */
 export const matmulSubgroup: { access: Access; kernel: Kernel }[] = [
+  { a: 8, b: 8, c: 4 } as const,
+  { a: 8, b: 8, c: 1 } as const,
   { a: 4, b: 4, c: 4 } as const,
   { a: 4, b: 4, c: 1 } as const,
   { a: 1, b: 4, c: 4 } as const,

@@ -5,7 +5,6 @@
 import type { Gpu } from "../gpu/device.ts";
 import { GpuError } from "../gpu/errors.ts";
 import type { GpuBuffer, Storage } from "../gpu/memory.ts";
-import type { Recorder } from "../gpu/recorder.ts";
 import { matmulTiled } from "../kernels/matmul.ts";
 import { matmulFew, stepOf } from "../kernels/matmul_few.ts";
 import { type Access, matmulSubgroup } from "../kernels/matmul_subgroup.ts";
@@ -68,7 +67,7 @@ export function matmulRaw(
   const params = { ...shape, aOffset, bOffset, cOffset, alpha, biasOffset };
   const flags = { BIAS: !!bias, RESIDUAL: !!residual, ACCUMULATE: accumulate, dtype: b.dtype };
   if (ctx.gpu.class === "cpu" && ctx.gpu.subgroupSize === 8) {
-    recordForSubgroups(ctx.r, layout, bind, params, flags);
+    recordForSubgroups(ctx, layout, bind, params, flags);
     return;
   }
   const { TM, TN } = tiledTile(M, N);
@@ -84,21 +83,21 @@ type Flags = { BIAS: boolean; RESIDUAL: boolean; ACCUMULATE: boolean; dtype: str
 const LONG = 2048;
 
 function recordForSubgroups(
-  r: Recorder,
+  ctx: Ctx,
   layout: Layout,
   bind: Record<string, Storage>,
   p: Params,
   flags: Flags,
 ): void {
   const { M, N, K, lda, ldb } = p;
-  const wide = wideAccess(flags.dtype, p);
-  if (layout === "nt" && M <= 3 && wide.a && wide.b && K % stepOf(flags.dtype) === 0) {
+  const widest = widestAccess(ctx.gpu.features.has("wgpu-shader-int64"), flags.dtype, p);
+  if (layout === "nt" && M <= 3 && widest.a > 1 && widest.b > 1 && K % stepOf(flags.dtype) === 0) {
     const variant = { ROWS: M, ...flags };
-    r.dispatch(matmulFew, { variant, bind, params: { ...p }, grid: [Math.ceil(N / 8), 1, 1] });
+    ctx.r.dispatch(matmulFew, { variant, bind, params: { ...p }, grid: [Math.ceil(N / 8), 1, 1] });
     return;
   }
   const fits = ({ access: { a, b, c } }: { access: Access }) =>
-    (a === 1 || wide.a) && (b === 1 || wide.b) && (c === 1 || wide.c);
+    a <= widest.a && b <= widest.b && c <= widest.c;
   const { access, kernel } = matmulSubgroup.find(fits)!;
   // A tile reads a narrow stripe of B along all of K. Where that steps from row to row, a long stripe touches
   // more pages than the processor keeps translations of: pieces make a head's gradient 1.12 times faster.
@@ -121,18 +120,19 @@ function recordForSubgroups(
         },
       };
       const grid = [Math.ceil(rows / (8 * GROUPS)), Math.ceil(N / COLS), 1] as const;
-      r.dispatch(kernel, { variant, bind, params: { ...part, row0 }, grid });
+      ctx.r.dispatch(kernel, { variant, bind, params: { ...part, row0 }, grid });
     }
   }
 }
 
-/** Which operands have all rows on addresses that loads and stores of four words can reach. */
-function wideAccess(dtype: string, p: Params) {
-  const unit = dtype === "f32" ? 4 : 8;
+/** The most words that loads and stores may move, given where the rows of the operands start. */
+function widestAccess(longWords: boolean, dtype: string, p: Params): Access {
+  const aligned = (n: number, ...at: number[]) => at.every((x) => x % n === 0);
+  const long = longWords && dtype === "f32";
   return {
-    a: p.lda % 4 === 0 && p.aOffset % 4 === 0,
-    b: p.ldb % unit === 0 && p.bOffset % unit === 0,
-    c: [p.N, p.ldc, p.cOffset, p.biasOffset].every((x) => x % 4 === 0),
+    a: long && aligned(8, p.lda, p.aOffset) ? 8 : aligned(4, p.lda, p.aOffset) ? 4 : 1,
+    b: long && aligned(8, p.ldb, p.bOffset) ? 8 : aligned(stepOf(dtype), p.ldb, p.bOffset) ? 4 : 1,
+    c: aligned(4, p.N, p.ldc, p.cOffset, p.biasOffset) ? 4 : 1,
   };
 }
 

