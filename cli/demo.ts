@@ -7,6 +7,7 @@ import { methodNamed } from "../editors/methods.ts";
 import { fill, validateRequest } from "../editors/requests.ts";
 import { generate } from "../engine/models/generate.ts";
 import { type CounterFactRecord, counterFactScores, requestOf } from "../evaluation/counterfact.ts";
+import { number } from "./inputs.ts";
 import { openSession } from "./model.ts";
 import { printJson, seconds, table } from "./terminal.ts";
 
@@ -21,7 +22,7 @@ export function demoCommand(): Command {
 
 async function runDemo(flags: { case: string; json?: boolean }): Promise<void> {
   const records: CounterFactRecord[] = JSON.parse(await atlasData("counterfact.json"));
-  const record = records[Number(flags.case) % records.length] ?? records[0];
+  const record = records[number("--case", flags.case, 0, records.length - 1, true)];
   const request = validateRequest(requestOf(record));
   using session = await openSession("atlas");
   const { model, gpu, loadSeconds } = session;

@@ -21,7 +21,7 @@ export function doctorCommand(): Command {
 
 interface Report {
   ok: boolean;
-  adapter?: string;
+  adapter: string | null;
   features: string[];
   limits: Record<string, number>;
   numerics: Record<string, unknown>;
@@ -30,7 +30,7 @@ interface Report {
 }
 
 async function examine(): Promise<Report> {
-  const empty = { features: [], limits: {}, numerics: {}, routes: {} };
+  const empty = { adapter: null, features: [], limits: {}, numerics: {}, routes: {} };
   let gpu: Gpu;
   try {
     gpu = await Gpu.open();

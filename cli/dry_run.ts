@@ -1,5 +1,5 @@
 /** `emend edit --dry-run`: what an edit will take, without touching anything. */
-import { estimateEdit } from "../editors/estimate.ts";
+import { estimateEdit, estimateSolver } from "../editors/estimate.ts";
 import { findStatistics } from "../editors/find_statistics.ts";
 import type { RomeHparams } from "../editors/hparams.ts";
 import type { Method } from "../editors/methods.ts";
@@ -40,6 +40,7 @@ export async function dryRun(
     memory: {
       gpu_weights_bytes: weightBytes,
       gpu_work_bytes: Math.max(...estimates.map((e) => e.workBytes)),
+      gpu_solver_bytes: statistics.length * estimateSolver(dims.inner),
     },
     // Attention, norms and losses come on top of the products: a third more on what was measured.
     time_s: estimates.reduce((s, e) => s + e.flops, 0) / rate * 1.33,
@@ -70,8 +71,10 @@ export async function dryRun(
   console.log(`layer ${layer} of ${dims.layers}, ${steps} steps at most`);
   for (const s of statistics) console.log(`statistics of layer ${s.layer}: ${s.state}`);
   console.log(
-    `memory: weights ${mib(weightBytes)}, work about ${mib(result.memory.gpu_work_bytes)}; ` +
-      `time: up to ${seconds(result.time_s)} at ${result.gflops_measured.toFixed(0)} GFLOP/s measured\n`,
+    `memory: weights ${mib(weightBytes)}, work about ${mib(result.memory.gpu_work_bytes)}, ` +
+      `solver about ${mib(result.memory.gpu_solver_bytes)}; time: up to ${seconds(result.time_s)} at ${
+        result.gflops_measured.toFixed(0)
+      } GFLOP/s measured\n`,
   );
   for (const r of result.requests) {
     console.log(
@@ -94,7 +97,8 @@ async function statisticsState(model: LoadedModel, layers: readonly number[], fi
       out.push({ layer, state: `${origin.tokens} tokens of ${origin.corpusName}` });
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
-      out.push({ layer, state: `missing. ${error.hint ?? error.message}` });
+      const { message, hint } = error;
+      out.push({ layer, state: `missing: ${message}${hint === undefined ? "" : `. ${hint}`}` });
     }
   }
   return out;

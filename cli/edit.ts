@@ -1,21 +1,23 @@
 /** `emend edit`: changes facts, shows before and after, writes what was asked for. */
 import { Command } from "npm:commander@15.1.0";
+import { resolve } from "node:path";
 import { contexts } from "../editors/contexts.ts";
 import { applyDeltas, type Edit } from "../editors/edit.ts";
 import { findStatistics } from "../editors/find_statistics.ts";
-import { type Method, methodNamed, METHODS } from "../editors/methods.ts";
-import { type EditRequest, validateRequest } from "../editors/requests.ts";
+import { type Method, methodNamed, METHODS, sameName } from "../editors/methods.ts";
+import { type EditRequest, fill, validateRequest } from "../editors/requests.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import { generate } from "../engine/models/generate.ts";
 import { InputError } from "../engine/io/errors.ts";
-import { checkReplaceable, checkWritable } from "../engine/io/atomic.ts";
+import { checkWritable } from "../engine/io/atomic.ts";
 import { editSucceeded, type RequestState, requestStates } from "../evaluation/state.ts";
-import { patchOf, writePatch } from "../patches/patch.ts";
-import { measureChanges, writeCheckpoint } from "../patches/checkpoint.ts";
+import { type Patch, patchOf, readPatch, writePatch } from "../patches/patch.ts";
+import { checkCheckpointFolder, measureChanges, writeCheckpoint } from "../patches/checkpoint.ts";
 import { writePeft } from "../patches/peft.ts";
 import { dryRun } from "./dry_run.ts";
-import { parseSettings, readHparams, readRequests } from "./inputs.ts";
+import { number, parseSettings, readHparams, readRequests } from "./inputs.ts";
 import { openSession } from "./model.ts";
+import { checkOutput } from "./outputs.ts";
 import { percent, printJson, progress, seconds, table } from "./terminal.ts";
 
 interface Flags {
@@ -74,20 +76,21 @@ export function editCommand(): Command {
 
 async function runEdit(flags: Flags): Promise<void> {
   const method = methodNamed(flags.method);
-  const requests = (await requestsOf(flags)).map((r, i, all) =>
-    validateRequest(r, all.length > 1 ? `Request ${i + 1}` : undefined)
-  );
-  const seed = Number(flags.seed);
-  if (!Number.isInteger(seed)) throw new InputError(`--seed wants a whole number, got "${flags.seed}"`);
+  const requests = await requestsOf(flags);
+  const seed = number("--seed", flags.seed, 0, 2 ** 32 - 1, true);
   const fileValues = flags.hparams ? await readHparams(flags.hparams) : {};
   const settings = parseSettings(flags.set);
+  method.requireKeys(Object.keys(settings));
   // What cannot be written is refused before any work.
-  if (flags.out) await checkReplaceable(flags.out);
-  if (flags.peft) await checkReplaceable(flags.peft);
-  if (flags.patch) await checkWritable(flags.patch);
+  const { out, peft, patch } = flags;
+  if (out) await checkWritable(out, "folder");
+  if (peft) await checkWritable(peft, "folder");
+  if (out && peft && resolve(out) === resolve(peft)) throw new InputError("--out and --peft name one folder");
+  if (patch) await checkOutput(patch, "a patch", readPatch);
 
   using session = await openSession(flags.model);
   const { gpu, model, loadSeconds } = session;
+  for (const folder of [out, peft]) if (folder) await checkCheckpointFolder(folder, model.checkpoint);
   const note = (text: string) => console.error(text);
   const { hparams, source } = hparamsOf(method, model, fileValues, settings, flags, note);
   const [layer] = hparams.layers;
@@ -175,7 +178,7 @@ async function requestsOf(flags: Flags): Promise<EditRequest[]> {
   for (const [name, value] of Object.entries({ prompt, subject, target })) {
     if (value === undefined) throw new InputError(`--${name} is missing`, { hint: "See emend edit --help" });
   }
-  return [{ prompt: prompt!, subject: subject!, target: target!, true: flags.true }];
+  return [validateRequest({ prompt: prompt!, subject: subject!, target: target!, true: flags.true })];
 }
 
 /** Recipe, then the file, then --set; later ones win. */
@@ -189,13 +192,15 @@ function hparamsOf(
 ) {
   const recipe = method.recipe(model);
   const source = flags.hparams ? `Hyper-parameters from ${flags.hparams}` : recipe.source;
-  const base = flags.hparams ? fileValues : recipe.hparams;
   const { hparams, unknown } = method.parse(
-    { ...base, ...settings },
-    flags.hparams ?? "The recipe with --set",
+    { ...recipe.hparams, ...fileValues, ...settings },
+    [flags.hparams ?? "The recipe", ...flags.set.length ? ["with --set"] : []].join(" "),
   );
+  const { alg_name: other } = fileValues;
+  if (typeof other === "string" && !sameName(other, method.name)) {
+    note(`note: ${flags.hparams} is for ${other}; its values are used for ${method.name}`);
+  }
   for (const key of unknown) {
-    if (key in settings) method.unknownKey(key);
     note(`note: ${flags.hparams} has a key "${key}" that ${method.name} does not know`);
   }
   if (!recipe.known && !flags.hparams) note(`note: ${recipe.source}`);
@@ -210,22 +215,21 @@ async function continuations(model: LoadedModel, prompts: string[]): Promise<str
 
 /** Writes what was asked for; says what changed and what was written. */
 async function writeOutputs(model: LoadedModel, edit: Edit, flags: Flags) {
-  const written: string[] = [];
+  const { out, peft, patch: file } = flags;
   const patch = await patchOf(model, edit);
-  if (flags.patch) {
-    await writePatch(flags.patch, patch);
-    written.push(flags.patch);
-  }
-  if (flags.peft) {
-    await writePeft(flags.peft, patch);
-    written.push(flags.peft);
-  }
-  if (!flags.out) return { written, changed: await measureChanges(model.checkpoint, patch.deltas) };
+  // The folder first: it replaces what is there, and the patch may go into it.
+  const changed = out
+    ? await writeModel(out, model, patch)
+    : await measureChanges(model.checkpoint, patch.deltas);
+  if (peft) await writePeft(peft, patch);
+  if (file) await writePatch(file, patch);
+  return { changed, written: [file, peft, out].filter((path) => path !== undefined) };
+}
+
+async function writeModel(out: string, model: LoadedModel, patch: Patch) {
   using bar = progress("Writing the model");
-  const changed = await writeCheckpoint(flags.out, model.checkpoint, patch.deltas, {
-    onProgress: (bytes, all) => bar.update(bytes, all),
-  });
-  return { written: [...written, flags.out], changed };
+  const onProgress = (bytes: number, all: number) => bar.update(bytes, all);
+  return await writeCheckpoint(out, model.checkpoint, patch.deltas, { onProgress });
 }
 
 function total({ nll, kl, wd }: { nll: number; kl: number; wd: number }): number {
@@ -247,7 +251,7 @@ function printReport(result: any, source: string): void {
   const show = (state: RequestState) => `${JSON.stringify(state.top[0].token)} ${percent(state.top[0].p)}`;
   console.log(`${result.method} on ${result.model} (${result.adapter}). ${source}\n`);
   for (const e of result.edits) {
-    console.log(`${e.prompt.replace("{}", e.subject)} …`);
+    console.log(`${fill(e.prompt, e.subject).text} …`);
     const rows = [
       ["", "before", "after"],
       ["says", show(e.before), show(e.after)],
@@ -278,6 +282,13 @@ function printReport(result: any, source: string): void {
       } MiB ` +
       `(weights ${(result.memory.gpu_weights_bytes / 2 ** 20).toFixed(0)})`,
   );
+  for (const r of result.statistics) {
+    console.log(
+      `solver: ${r.route} route for C of layer ${r.layer}, condition at least ${
+        r.condition.toExponential(0)
+      }`,
+    );
+  }
   if (result.written.length) console.log(`written: ${result.written.join(", ")}`);
 }
 

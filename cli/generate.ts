@@ -3,6 +3,7 @@ import { Command } from "npm:commander@15.1.0";
 import { InputError } from "../engine/io/errors.ts";
 import { generate } from "../engine/models/generate.ts";
 import { applyPatch, readPatch, requireBase } from "../patches/patch.ts";
+import { number } from "./inputs.ts";
 import { openSession } from "./model.ts";
 import { printJson, progress } from "./terminal.ts";
 
@@ -70,15 +71,4 @@ async function runGenerate(flags: Flags): Promise<void> {
   }));
   if (flags.json) printJson({ outputs });
   else for (const { prompt, text } of outputs) console.log(`${prompt}${text}`);
-}
-
-/** @throws {InputError} when the flag's value is no number in the range */
-export function number(flag: string, text: string, min: number, max: number, whole = false): number {
-  const value = Number(text);
-  if (text.trim() === "" || !(value >= min && value <= max) || (whole && !Number.isInteger(value))) {
-    throw new InputError(
-      `${flag} wants a ${whole ? "whole " : ""}number from ${min} to ${max}, got "${text}"`,
-    );
-  }
-  return value;
 }

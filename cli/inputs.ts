@@ -1,6 +1,6 @@
 /** Files that users hand in: edit requests (JSON, JSONL) and hyper-parameters (JSON, EasyEdit's YAML). */
 import { parse as parseYaml } from "npm:yaml@2.9.1";
-import type { EditRequest } from "../editors/requests.ts";
+import { type EditRequest, validateRequest } from "../editors/requests.ts";
 import { InputError } from "../engine/io/errors.ts";
 
 /** Field names of other tools' request files. */
@@ -15,9 +15,9 @@ const ALIASES: Record<string, keyof EditRequest> = {
 };
 
 /**
- * Reads edit requests: a JSON array, one JSON object, or one JSON object a line. ROME's nested
+ * Reads and checks edit requests: a JSON array, one JSON object, or one JSON object a line. ROME's nested
  * `{ "target_new": { "str": … } }` is understood.
- * @throws {InputError} with the line number of a bad line
+ * @throws {InputError} with the line number of a bad line, or the place of a bad request
  */
 export async function readRequests(path: string): Promise<EditRequest[]> {
   const text = await readText(path);
@@ -47,12 +47,13 @@ function toRequest(value: unknown, where: string): EditRequest {
     if (!name) continue;
     const text = typeof raw === "object" && raw !== null ? (raw as { str?: unknown }).str : raw;
     if (typeof text !== "string") throw new InputError(`${where} has a "${key}" that is not text`);
-    out[name] = text;
+    // Data sets leave an unknown true object empty.
+    if (name !== "true" || text.trim() !== "") out[name] = text;
   }
   for (const key of ["prompt", "subject", "target"] as const) {
     if (out[key] === undefined) throw new InputError(`${where} has no "${key}"`);
   }
-  return out as EditRequest;
+  return validateRequest(out as EditRequest, where);
 }
 
 /** Reads hyper-parameters from JSON or YAML. @throws {InputError} when the file is neither */
@@ -82,6 +83,17 @@ export function parseSettings(settings: readonly string[]): Record<string, unkno
       return [setting.slice(0, at), raw];
     }
   }));
+}
+
+/** A flag's value as a number. @throws {InputError} when the flag's value is no number in the range */
+export function number(flag: string, text: string, min: number, max: number, whole = false): number {
+  const value = Number(text);
+  if (text.trim() === "" || !(value >= min && value <= max) || (whole && !Number.isInteger(value))) {
+    throw new InputError(
+      `${flag} wants a ${whole ? "whole " : ""}number from ${min} to ${max}, got "${text}"`,
+    );
+  }
+  return value;
 }
 
 async function readText(path: string): Promise<string> {

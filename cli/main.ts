@@ -17,8 +17,7 @@ export function program(): Command {
     .description("Changes what a language model believes, and proves it")
     .version(manifest.version)
     .option("--debug", "show stack traces")
-    .showSuggestionAfterError()
-    .showHelpAfterError("(emend <command> --help shows the flags and an example)");
+    .showSuggestionAfterError();
   for (const make of [editCommand, generateCommand, statsCommand, doctorCommand, demoCommand]) {
     program.addCommand(make().exitOverride());
   }
@@ -29,7 +28,7 @@ export function program(): Command {
 export async function main(args: string[]): Promise<number> {
   try {
     await program().parseAsync(args.filter((a) => a !== "--debug"), { from: "user" });
-    return 0;
+    return Deno.exitCode;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     const e = error as Error & { hint?: string };

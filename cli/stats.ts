@@ -1,14 +1,16 @@
 /** `emend stats`: second moments of a layer's keys over a text corpus, for ROME and MEMIT. */
 import { Command } from "npm:commander@15.1.0";
 import { createHash } from "node:crypto";
+import { join } from "node:path";
 import { atlasCorpus } from "../atlas/corpus.ts";
 import { collectStatistics } from "../editors/collect.ts";
+import { type CollectState, readCollectState, writeCollectState } from "../editors/collect_state.ts";
 import { cachedStatisticsPath } from "../editors/find_statistics.ts";
-import { type LayerStatistics, readStatistics, writeStatistics } from "../editors/statistics.ts";
-import { checkWritable } from "../engine/io/atomic.ts";
+import { readStatistics, writeStatistics } from "../editors/statistics.ts";
 import { InputError } from "../engine/io/errors.ts";
-import { number } from "./generate.ts";
+import { number } from "./inputs.ts";
 import { openSession } from "./model.ts";
+import { checkOutput } from "./outputs.ts";
 import { printJson, progress, seconds } from "./terminal.ts";
 
 interface Flags {
@@ -18,13 +20,11 @@ interface Flags {
   tokens: string;
   maxLength: string;
   converged: string;
+  saveEvery: string;
   out?: string;
   fresh?: boolean;
   json?: boolean;
 }
-
-/** Seconds between two saves of an unfinished collection. */
-const SAVE_EVERY = 60;
 
 export function statsCommand(): Command {
   return new Command("stats")
@@ -40,6 +40,7 @@ export function statsCommand(): Command {
       "0.999",
     )
     .option("--out <path>", "a file for one layer, a folder for several; default the cache, where edit looks")
+    .option("--save-every <s>", "seconds between two saves of the unfinished collection", "60")
     .option("--fresh", "start anew, whatever an interrupted run left")
     .option("--json", "print one JSON object")
     .addHelpText(
@@ -51,30 +52,26 @@ export function statsCommand(): Command {
 }
 
 async function runStats(flags: Flags): Promise<void> {
-  const layers = flags.layers.split(",").map((text) => number("--layers", text.trim(), 0, 2047, true));
+  const given = flags.layers.split(",").map((text) => number("--layers", text.trim(), 0, 2047, true));
+  const layers = [...new Set(given)];
   const tokens = number("--tokens", flags.tokens, 1, 1e12, true);
   const maxLength = number("--max-length", flags.maxLength, 1, 1e7, true);
   const converged = number("--converged", flags.converged, 0, 1);
+  const saveEvery = number("--save-every", flags.saveEvery, 0, 1e6);
   const corpus = await openCorpus(flags.corpus);
-  if (flags.out && layers.length === 1) await checkWritable(flags.out);
+  const chosen = flags.out === undefined ? undefined : outputs(flags.out, layers);
+  for (const path of chosen ?? []) await checkOutput(path, "a statistics file", readStatistics);
   using session = await openSession(flags.model);
   const { model, gpu } = session;
   const bad = layers.find((l) => l >= model.dims.layers);
   if (bad !== undefined) throw new InputError(`There is no layer ${bad}: the model has ${model.dims.layers}`);
   const modelHash = await model.checkpoint.hash();
-  const paths = layers.map((layer) =>
-    flags.out === undefined
-      ? cachedStatisticsPath(modelHash, layer, corpus.hash, maxLength)
-      : layers.length === 1
-      ? flags.out
-      : `${flags.out}/layer-${layer}.safetensors`
-  );
-  for (const path of paths) await Deno.mkdir(path.replace(/[^/]*$/, "") || ".", { recursive: true });
-  const partials = paths.map((path) => `${path}.partial`);
-  const resume = flags.fresh
-    ? undefined
-    : await resumable(partials, { modelHash, corpus: corpus.hash, maxLength, layers });
-  if (resume) console.error(`note: going on from ${resume[0].origin.tokens} tokens of an interrupted run`);
+  const paths = chosen ??
+    layers.map((layer) => cachedStatisticsPath(modelHash, layer, corpus.hash, maxLength));
+  const partial = `${paths[0]}.partial`;
+  const same = { modelHash, corpusHash: corpus.hash, maxLength, layers };
+  const resume = flags.fresh ? undefined : await resumable(partial, same);
+  if (resume) console.error(`note: going on from ${resume.tokens} tokens of an interrupted run`);
 
   using bar = progress("Collecting keys");
   const start = performance.now();
@@ -90,18 +87,15 @@ async function runStats(flags: Flags): Promise<void> {
     resume,
     async onBatch(at, snapshot) {
       bar.update(at.tokens, tokens);
-      if (performance.now() - saved < SAVE_EVERY * 1000) return;
-      const state = await snapshot();
-      for (const [i, layer] of state.entries()) await writeStatistics(partials[i], layer);
+      if (performance.now() - saved < saveEvery * 1000) return;
+      await writeCollectState(partial, await snapshot());
       saved = performance.now();
     },
   });
   bar[Symbol.dispose]();
   if (done[0].origin.tokens === 0) throw new InputError(`${flags.corpus} holds no text`);
-  for (const [i, layer] of done.entries()) {
-    await writeStatistics(paths[i], layer);
-    await Deno.remove(partials[i]).catch(() => {});
-  }
+  for (const [i, layer] of done.entries()) await writeStatistics(paths[i], layer);
+  await Deno.remove(partial).catch(() => {});
   const time = (performance.now() - start) / 1000;
   const report = done.map(({ origin }, i) => ({ ...origin, written: paths[i] }));
   if (flags.json) return printJson({ adapter: gpu.description, time_s: time, layers: report });
@@ -115,21 +109,24 @@ async function runStats(flags: Flags): Promise<void> {
   console.log(`time: ${seconds(time)}, ${(report[0].tokens / time).toFixed(0)} tokens/s`);
 }
 
-/** Partial files of exactly this collection, all at the same document. */
+/** `--out`: a file for one layer, a folder for several. */
+function outputs(out: string, layers: readonly number[]): string[] {
+  return layers.length === 1 ? [out] : layers.map((layer) => join(out, `layer-${layer}.safetensors`));
+}
+
+/** What an interrupted run of exactly this collection left, if any. */
 async function resumable(
-  partials: string[],
-  want: { modelHash: string; corpus: string; maxLength: number; layers: number[] },
-): Promise<LayerStatistics[] | undefined> {
+  path: string,
+  same: Pick<CollectState, "modelHash" | "corpusHash" | "maxLength" | "layers">,
+): Promise<CollectState | undefined> {
   try {
-    const state = await Promise.all(partials.map(readStatistics));
-    const same = state.every(({ origin }, i) =>
-      origin.modelHash === want.modelHash && origin.corpusHash === want.corpus &&
-      origin.layer === want.layers[i] &&
-      origin.maxLength === want.maxLength && origin.documents === state[0].origin.documents
-    );
-    return same ? state : undefined;
-  } catch {
-    return undefined;
+    const state = await readCollectState(path);
+    const { modelHash, corpusHash, maxLength, layers } = state;
+    const fits = JSON.stringify({ modelHash, corpusHash, maxLength, layers }) === JSON.stringify(same);
+    return fits ? state : undefined;
+  } catch (error) {
+    if (error instanceof InputError) return undefined;
+    throw error;
   }
 }
 

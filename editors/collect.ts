@@ -12,6 +12,7 @@ import type { Ctx } from "../engine/ops/context.ts";
 import { capture } from "../engine/ops/rows.ts";
 import { createTensor, freeTensor } from "../engine/tensor/tensor.ts";
 import { readF32 } from "../engine/tensor/transfer.ts";
+import type { CollectState } from "./collect_state.ts";
 import type { LayerStatistics } from "./statistics.ts";
 
 /** What to collect and when to stop. */
@@ -27,9 +28,9 @@ export interface CollectOptions {
   /** Stop when the cosine of C⁻¹k before and after doubling the sample is above this; 1 never stops. */
   converged?: number;
   /** An interrupted collection of the same layers to go on from. */
-  resume?: readonly LayerStatistics[];
+  resume?: CollectState;
   /** Called after each batch; `snapshot` reads the state for saving. */
-  onBatch?: (progress: CollectProgress, snapshot: () => Promise<LayerStatistics[]>) => Promise<void> | void;
+  onBatch?: (progress: CollectProgress, snapshot: () => Promise<CollectState>) => Promise<void> | void;
 }
 
 export interface CollectProgress {
@@ -50,38 +51,31 @@ export async function collectStatistics(
   options: CollectOptions,
 ): Promise<LayerStatistics[]> {
   const { gpu, dims } = model;
-  const { layers, converged = 0.999 } = options;
+  const { layers, converged = 0.999, resume, corpus, modelHash, maxLength } = options;
   using stack = new DisposableStack();
   const moments = layers.map((l) => stack.use(new SecondMoment(gpu, `C of layer ${l}`, dims.inner)));
   const progress: CollectProgress = { tokens: 0, documents: 0 };
-  options.resume?.forEach(({ origin, lower }, i) => {
-    moments[i].load({ count: origin.tokens, lower: Float64Array.from(lower, (v) => v * origin.tokens) });
-    Object.assign(progress, { tokens: origin.tokens, documents: origin.documents });
-  });
-  const watch = new Watch(moments[0]);
+  if (resume) {
+    const { tokens, documents, convergence } = resume;
+    Object.assign(progress, { tokens, documents, convergence });
+    moments.forEach((moment, i) => moment.load({ count: tokens, lower: resume.sums[i] }));
+  }
+  const watch = new Watch(moments[0], resume);
   let skip = progress.documents;
-  let complete = false;
-  const snapshot = async () => {
-    const out: LayerStatistics[] = [];
-    for (const [i, layer] of layers.entries()) {
-      const { count, lower } = await moments[i].read();
-      const { corpus, modelHash, maxLength } = options;
-      out.push({
-        origin: {
-          modelHash,
-          layer,
-          width: dims.inner,
-          corpusHash: corpus.hash,
-          corpusName: corpus.name,
-          ...progress,
-          maxLength,
-          complete,
-        },
-        lower: Float32Array.from(lower, (v) => v / count),
-      });
-    }
-    return out;
+  const sumsNow = async () => {
+    const sums: Float64Array[] = [];
+    for (const moment of moments) sums.push((await moment.read()).lower);
+    return sums;
   };
+  const snapshot = async (): Promise<CollectState> => ({
+    modelHash,
+    corpusHash: corpus.hash,
+    maxLength,
+    layers: [...layers],
+    ...progress,
+    sums: await sumsNow(),
+    ...watch.state,
+  });
 
   let batch: number[][] = [];
   let rows = 0;
@@ -96,7 +90,7 @@ export async function collectStatistics(
     await options.onBatch?.(progress, snapshot);
   };
   for await (const text of options.documents) {
-    const ids = model.tokenizer.encode(text).slice(0, Math.min(options.maxLength, dims.maxPositions));
+    const ids = model.tokenizer.encode(text).slice(0, Math.min(maxLength, dims.maxPositions));
     if (ids.length === 0) continue;
     if (skip > 0) {
       skip--;
@@ -112,8 +106,20 @@ export async function collectStatistics(
     }
   }
   await flush();
-  complete = true;
-  return await snapshot();
+  const sums = await sumsNow();
+  return layers.map((layer, i) => ({
+    origin: {
+      modelHash,
+      layer,
+      width: dims.inner,
+      corpusHash: corpus.hash,
+      corpusName: corpus.name,
+      ...progress,
+      maxLength,
+      complete: true,
+    },
+    lower: Float32Array.from(sums[i], (v) => v / progress.tokens),
+  }));
 }
 
 /** One forward over whole documents, up to the last wanted layer; its keys go into the sums on the device. */
@@ -152,10 +158,17 @@ class Watch {
   #last?: Float64Array;
   #next: number;
 
-  constructor(moment: SecondMoment) {
+  constructor(moment: SecondMoment, resume?: CollectState) {
     this.#moment = moment;
+    this.#keys = resume?.keys;
+    this.#last = resume?.last;
     // Fewer tokens than the key is wide leave C singular: the first look is at four times that.
-    this.#next = 4 * moment.n;
+    this.#next = resume?.next ?? 4 * moment.n;
+  }
+
+  /** What a resumed collection needs to look at the same keys at the same tokens. */
+  get state(): Pick<CollectState, "keys" | "last" | "next"> {
+    return { keys: this.#keys, last: this.#last, next: this.#next };
   }
 
   get wanted(): boolean {

@@ -37,25 +37,23 @@ export interface Edit {
   outcomes: EditOutcome[];
 }
 
-/** Puts deltas on a model; dispose the result to take exactly these off again. */
+/**
+ * Puts deltas on a model; dispose the result to take exactly these off again.
+ * @throws {GpuError} when one does not fit the model, which then has none of them
+ */
 export function applyDeltas(model: Model, deltas: readonly WeightDelta[]): Disposable {
   const { gpu } = model;
-  const applied = deltas.map(({ role, rank, left, right }) => {
+  using applied = new DisposableStack();
+  for (const { role, rank, left, right } of deltas) {
     const w = weight(model, role);
-    const overlay: Overlay = {
-      left: fromHost(gpu, `${role} ΔW left`, [w.out, rank], left, { owner: "overlays" }),
-      right: fromHost(gpu, `${role} ΔW right`, [w.in, rank], right, { owner: "overlays" }),
-    };
+    const upload = (side: string, rows: number, values: Float32Array) =>
+      applied.adopt(
+        fromHost(gpu, `${role} ΔW ${side}`, [rows, rank], values, { owner: "overlays" }),
+        (t) => freeTensor(gpu, t),
+      );
+    const overlay: Overlay = { left: upload("left", w.out, left), right: upload("right", w.in, right) };
     w.overlays.push(overlay);
-    return { w, overlay };
-  });
-  return {
-    [Symbol.dispose]() {
-      for (const { w, overlay } of applied.splice(0)) {
-        w.overlays.splice(w.overlays.indexOf(overlay), 1);
-        freeTensor(gpu, overlay.left);
-        freeTensor(gpu, overlay.right);
-      }
-    },
-  };
+    applied.defer(() => w.overlays.splice(w.overlays.indexOf(overlay), 1));
+  }
+  return applied.move();
 }

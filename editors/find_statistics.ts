@@ -32,7 +32,8 @@ export function shippedStatisticsPath(modelPath: string, layer: number): string 
 
 /**
  * Finds statistics for all layers.
- * @throws {InputError} naming the layer that has none and the command that makes them
+ * @throws {InputError} naming the layer that has none and the command that makes them, or a file that is of
+ *   another model or layer
  */
 export async function findStatistics(
   model: LoadedModel,
@@ -41,14 +42,22 @@ export async function findStatistics(
 ): Promise<Statistics> {
   const hash = await model.checkpoint.hash();
   const found: LayerStatistics[] = [];
-  const named = new Map<number, [string, LayerStatistics]>();
+  const named = new Map<number, LayerStatistics>();
+  const fits = ({ origin }: LayerStatistics, layer: number, path: string) =>
+    requireStatistics(origin, { hash, name: model.name }, layer, model.dims.inner, path);
   for (const path of options.files ?? []) {
     const statistics = await readStatistics(path);
-    named.set(statistics.origin.layer, [path, statistics]);
+    const { layer } = statistics.origin;
+    fits(statistics, layers.includes(layer) ? layer : layers[0], path);
+    named.set(layer, statistics);
   }
   for (const layer of layers) {
-    const [path, statistics] = named.get(layer) ?? await onDisk(model, hash, layer);
-    requireStatistics(statistics.origin, { hash, name: model.name }, layer, model.dims.inner, path);
+    let statistics = named.get(layer);
+    if (!statistics) {
+      let path: string;
+      [path, statistics] = await onDisk(model, hash, layer);
+      fits(statistics, layer, path);
+    }
     found.push(statistics);
   }
   return statisticsOf(model.gpu, found, options.jitter);

@@ -15,8 +15,8 @@ export interface Method {
   recipe(model: LoadedModel): Recipe;
   /** Completes and checks hyper-parameters. */
   parse(values: Record<string, unknown>, source: string): { hparams: RomeHparams; unknown: string[] };
-  /** @throws {InputError} for a hyper-parameter that the user set and the method does not have */
-  unknownKey(key: string): never;
+  /** @throws {InputError} for a hyper-parameter that the method does not have, with the nearest one */
+  requireKeys(keys: readonly string[]): void;
   /** Layers whose key statistics are needed. */
   statistics(hparams: RomeHparams): number[];
   run(model: LoadedModel, requests: readonly EditRequest[], options: EditOptions<RomeHparams>): Promise<Edit>;
@@ -28,10 +28,13 @@ function romeMethod(name: RomeVariant, summary: string): Method {
     summary,
     recipe: (model) => romeRecipe(model.config),
     parse: (values, source) => parseHparams(romeSchema, values, source),
-    unknownKey(key) {
-      const guess = nearest(key, Object.keys(romeSchema.shape));
+    requireKeys(keys) {
+      const known = Object.keys(romeSchema.shape);
+      const key = keys.find((key) => !known.includes(key));
+      if (key === undefined) return;
+      const guess = nearest(key, known);
       throw new InputError(`${name} has no hyper-parameter "${key}"`, {
-        hint: guess ? `Did you mean ${guess}?` : `It has ${Object.keys(romeSchema.shape).join(", ")}`,
+        hint: guess ? `Did you mean ${guess}?` : `It has ${known.join(", ")}`,
       });
     },
     statistics: (h) => h.mom2_adjustment ? h.layers : [],
@@ -46,12 +49,15 @@ export const METHODS: readonly Method[] = [
   romeMethod("p-rome", "p-ROME (Gupta et al. 2024): rank-one, the bare prompt's key throughout"),
 ];
 
+/** Whether two spellings name one method: "R-ROME", "r_rome" and "rrome" do. */
+export function sameName(a: string, b: string): boolean {
+  const bare = (name: string) => name.toLowerCase().replace(/[-_]/g, "");
+  return bare(a) === bare(b);
+}
+
 /** @throws {InputError} for an unknown name, with the nearest one */
 export function methodNamed(name: string): Method {
-  const wanted = name.toLowerCase();
-  const found = METHODS.find((m) =>
-    m.name === wanted || m.name.replace("-", "") === wanted.replace(/[-_]/g, "")
-  );
+  const found = METHODS.find((m) => sameName(m.name, name));
   if (found) return found;
   const names = METHODS.map((m) => m.name);
   const guess = nearest(name, names);

@@ -32,35 +32,42 @@ interface Filled {
 }
 
 /**
- * Checks a request's fields; a plain prompt becomes a template at the subject's last occurrence.
+ * Checks a request's fields; a plain prompt becomes a template at the subject's last occurrence. Spaces at the
+ * prompt's end go: continuations bring their own.
+ * @param where which request it is, for error texts: "Request 3"
  * @throws {InputError} naming the field
  */
 export function validateRequest(request: EditRequest, where = "The request"): EditRequest {
-  const { subject, target } = request;
-  let { prompt } = request;
-  for (const key of ["prompt", "subject", "target"] as const) {
-    if (typeof request[key] !== "string" || request[key].trim() === "") {
+  for (const key of ["prompt", "subject", "target", "true"] as const) {
+    const value = request[key];
+    if (key === "true" && value === undefined) continue;
+    if (typeof value !== "string" || value.trim() === "") {
       throw new InputError(`${where} has an empty ${key}`);
     }
   }
+  const subject = request.subject.trim(), target = spaced(request.target);
+  let prompt = request.prompt.replace(/ +$/, "");
   const slots = prompt.split("{}").length - 1;
   if (slots > 1) throw new InputError(`${where} has ${slots} "{}" in its prompt; exactly one is allowed`);
   if (slots === 0) {
     const at = prompt.lastIndexOf(subject);
     if (at < 0) {
-      throw new InputError(`The subject "${subject}" is not in the prompt "${prompt}"`, {
+      throw new InputError(`${where} has a subject that is not in its prompt: "${subject}" in "${prompt}"`, {
         hint: 'Write {} where the subject goes, for example "{} is the capital of"',
       });
     }
     prompt = `${prompt.slice(0, at)}{}${prompt.slice(at + subject.length)}`;
   }
-  return {
-    ...request,
-    prompt,
-    subject: subject.trim(),
-    target: spaced(target),
-    true: request.true && spaced(request.true),
-  };
+  return { ...request, prompt, subject, target, true: request.true && spaced(request.true) };
+}
+
+/**
+ * Refuses more tokens than a model's context holds.
+ * @param what has too many, for the error text
+ */
+export function requireRoom(tokens: number, { maxPositions }: { maxPositions: number }, what: string): void {
+  if (tokens <= maxPositions) return;
+  throw new InputError(`${what} has ${tokens} tokens; the model's context holds ${maxPositions}`);
 }
 
 /** A continuation as it follows a prompt: with one leading space. */

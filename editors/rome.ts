@@ -14,7 +14,14 @@ import { contexts } from "./contexts.ts";
 import type { Edit, EditOutcome, WeightDelta } from "./edit.ts";
 import { applyDeltas } from "./edit.ts";
 import type { RomeHparams } from "./hparams.ts";
-import { type EditRequest, fill, tokenisePrompt, tokeniseTarget, validateRequest } from "./requests.ts";
+import {
+  type EditRequest,
+  fill,
+  requireRoom,
+  tokenisePrompt,
+  tokeniseTarget,
+  validateRequest,
+} from "./requests.ts";
 import type { Statistics } from "./statistics.ts";
 import { optimiseTargets, type Target, type TargetRequest } from "./targets.ts";
 
@@ -33,14 +40,20 @@ export interface EditOptions<Hparams> {
 /** Below this share of the mean key, ROME's denominator is unreliable (guide section 3.4). */
 const KEY_RATIO = 0.1;
 
-/** Tokenises a request in all contexts: what the target optimisation needs. */
+/**
+ * Tokenises a request in all contexts: what the target optimisation needs.
+ * @throws {InputError} when prompt, context and target together do not fit the model's context
+ */
 export function romeTarget(model: Model, request: EditRequest, texts: readonly string[]): TargetRequest {
   const { tokenizer } = model;
   const { prompt, subject, target } = request;
   const prompts = texts.map((context) => tokenisePrompt(tokenizer, fill(prompt, subject, context)));
+  const ids = tokeniseTarget(tokenizer, prompts[0], target);
+  const longest = Math.max(...prompts.map((p) => p.ids.length));
+  requireRoom(longest + ids.length - 1, model.dims, `The prompt "${prompt}" with a context and its target`);
   return {
     prompts,
-    target: tokeniseTarget(tokenizer, prompts[0], target),
+    target: ids,
     kl: tokenisePrompt(tokenizer, fill("{} is a", subject)),
   };
 }

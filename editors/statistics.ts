@@ -2,6 +2,7 @@
  * Statistics of a layer's keys, C = E[k kᵀ] over ordinary text (ROME section 3.1, guide section 2), and
  * C⁻¹k from them. A file holds one layer: the lower triangle of C in f32 and where it comes from.
  */
+import { z } from "npm:zod@4.6.7";
 import type { Gpu } from "../engine/gpu/device.ts";
 import { InputError } from "../engine/io/errors.ts";
 import { openFile } from "../engine/io/source.ts";
@@ -12,24 +13,26 @@ import { SecondMoment } from "../engine/linalg/moment.ts";
 
 const FORMAT = "emend-statistics";
 
-/** Where statistics come from; all of it is in the file's metadata. */
-export interface StatisticsOrigin {
-  modelHash: string;
-  layer: number;
+const originSchema = z.object({
+  modelHash: z.string(),
+  layer: z.number().int().min(0),
   /** Key width F. */
-  width: number;
-  corpusHash: string;
-  corpusName: string;
+  width: z.number().int().min(1),
+  corpusHash: z.string(),
+  corpusName: z.string(),
   /** Tokens and documents seen. */
-  tokens: number;
-  documents: number;
+  tokens: z.number().int().min(1),
+  documents: z.number().int().min(1),
   /** Tokens of a document at most. */
-  maxLength: number;
+  maxLength: z.number().int().min(1),
   /** The collection ended by its own rule, not by a kill. */
-  complete: boolean;
+  complete: z.boolean(),
   /** Cosine of C⁻¹k between the last two halvings of the sample; absent when never measured. */
-  convergence?: number;
-}
+  convergence: z.number().optional(),
+});
+
+/** Where statistics come from; all of it is in the file's metadata. */
+export type StatisticsOrigin = z.infer<typeof originSchema>;
 
 /** C of one layer on the host. */
 export interface LayerStatistics {
@@ -57,22 +60,53 @@ export async function writeStatistics(path: string, { origin, lower }: LayerStat
 
 /** Reads one layer's file. @throws {InputError} when it is something else, or damaged */
 export async function readStatistics(path: string): Promise<LayerStatistics> {
+  using file = await openNumbers(path, FORMAT, "a statistics file");
+  const origin = file.metadata("origin", originSchema);
+  const { width } = origin;
+  const lower = await file.read("lower", Float32Array);
+  if (lower?.length !== width * (width + 1) / 2) {
+    throw new InputError(`${path} holds ${lower?.length ?? 0} numbers, not the triangle of width ${width}`);
+  }
+  const bad = lower.findIndex((v) => !Number.isFinite(v));
+  if (bad >= 0) throw new InputError(`${path} holds a value that is not finite, at element ${bad}`);
+  return { origin, lower };
+}
+
+/** Vectors of numbers with JSON metadata: what statistics files are made of. Dispose to close. */
+export interface NumbersFile extends Disposable {
+  /** @throws {InputError} when the entry is missing or does not fit the schema */
+  metadata<T>(key: string, schema: z.ZodType<T>): T;
+  /** A vector; undefined when there is none of that name and type. */
+  read<A extends Float32Array | Float64Array>(
+    name: string,
+    type: { new (buffer: ArrayBuffer): A; BYTES_PER_ELEMENT: number },
+  ): Promise<A | undefined>;
+}
+
+/** Opens a file of the given format. @throws {InputError} when it is something else, or damaged */
+export async function openNumbers(path: string, format: string, what: string): Promise<NumbersFile> {
   const source = await openFile(path);
   try {
     const file = await parseSafetensors(source);
-    const entry = file.entries.get("lower");
-    if (file.metadata.format !== FORMAT || !entry || entry.dtype !== "F32") {
-      throw new InputError(`${path} is not a statistics file`);
-    }
-    const origin: StatisticsOrigin = JSON.parse(file.metadata.origin ?? "null");
-    const { width } = origin ?? {};
-    if (!width || entry.shape[0] !== width * (width + 1) / 2) {
-      throw new InputError(`${path} holds ${entry.shape[0]} numbers, not the triangle of width ${width}`);
-    }
-    const lower = new Float32Array((await file.read(entry)).slice().buffer);
-    return { origin, lower };
-  } finally {
+    if (file.metadata.format !== format) throw new InputError(`${path} is not ${what}`);
+    return {
+      metadata(key, schema) {
+        try {
+          return schema.parse(JSON.parse(file.metadata[key] ?? "null"));
+        } catch (cause) {
+          throw new InputError(`${path} is not ${what}: its metadata has a bad ${key}`, { cause });
+        }
+      },
+      async read(name, type) {
+        const entry = file.entries.get(name);
+        if (entry?.dtype !== (type.BYTES_PER_ELEMENT === 4 ? "F32" : "F64")) return undefined;
+        return new type((await file.read(entry)).slice().buffer as ArrayBuffer);
+      },
+      [Symbol.dispose]: () => source.close(),
+    };
+  } catch (error) {
     source.close();
+    throw error;
   }
 }
 

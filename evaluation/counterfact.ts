@@ -8,7 +8,7 @@
  */
 import { InputError } from "../engine/io/errors.ts";
 import type { Model } from "../engine/models/model.ts";
-import { type EditRequest, spaced, tokeniseTarget } from "../editors/requests.ts";
+import { type EditRequest, fill, spaced, tokeniseTarget } from "../editors/requests.ts";
 import { type Continuation, meanLogProb, scoreContinuations } from "./scoring.ts";
 
 /** A record in ROME's CounterFact layout; `two_hop` is atlas' addition. */
@@ -61,7 +61,7 @@ export async function counterFactScores(model: Model, record: CounterFactRecord)
   const { requested_rewrite: r } = record;
   const pairs = (prompts: readonly string[]) =>
     prompts.map((prompt) => ({ prompt, a: r.target_new.str, b: r.target_true.str }));
-  const rewrite = pairs([r.prompt.replace("{}", r.subject)]);
+  const rewrite = pairs([fill(r.prompt, r.subject).text]);
   const paraphrase = pairs(record.paraphrase_prompts);
   const neighbourhood = pairs(record.neighborhood_prompts);
   const hops = (record.two_hop ?? []).map((h) => ({

@@ -2,6 +2,7 @@
  * Scores of continuations under teacher forcing, and the likeliest next tokens. All prompts go through the
  * model as one batch of rows; a prompt that occurs with several continuations is computed once.
  */
+import { requireRoom } from "../editors/requests.ts";
 import { finalNorm, forward, type Model, weight } from "../engine/models/model.ts";
 import { packRows, selectRows } from "../engine/models/rows.ts";
 import type { Ctx } from "../engine/ops/context.ts";
@@ -17,22 +18,33 @@ export interface Continuation {
   target: readonly number[];
 }
 
-/** Rows a batch at most; longer lists are cut into several. */
+/** Rows a batch at most, unless one sequence alone has more; longer lists are cut into several. */
 const MAX_ROWS = 1024;
 
-/** Log-probability of every target token given the prompt and the target's earlier tokens. */
+/**
+ * Log-probability of every target token given the prompt and the target's earlier tokens.
+ * @throws {InputError} when a prompt with its continuation does not fit the context
+ */
 export async function scoreContinuations(model: Model, items: readonly Continuation[]): Promise<number[][]> {
+  const rowsOf = ({ prompt, target }: Continuation) => prompt.length + target.length - 1;
+  for (const item of items) requireRoom(rowsOf(item), model.dims, "A prompt with its continuation");
   const out: number[][] = [];
-  for (let at = 0; at < items.length;) {
-    let end = at, rows = 0;
-    while (end < items.length && (end === at || rows < MAX_ROWS)) {
-      rows += items[end].prompt.length + items[end].target.length;
-      end++;
-    }
-    out.push(...await scoreBatch(model, items.slice(at, end)));
-    at = end;
-  }
+  for (const batch of batches(items, rowsOf)) out.push(...await scoreBatch(model, batch));
   return out;
+}
+
+/** Cuts a list where a batch would have more than {@link MAX_ROWS} rows. */
+function* batches<T>(items: readonly T[], rowsOf: (item: T) => number): Generator<T[]> {
+  let batch: T[] = [], rows = 0;
+  for (const item of items) {
+    if (batch.length > 0 && rows + rowsOf(item) > MAX_ROWS) {
+      yield batch;
+      [batch, rows] = [[], 0];
+    }
+    batch.push(item);
+    rows += rowsOf(item);
+  }
+  if (batch.length > 0) yield batch;
 }
 
 async function scoreBatch(model: Model, items: readonly Continuation[]): Promise<number[][]> {
@@ -87,8 +99,22 @@ export interface TokenProbability {
   p: number;
 }
 
-/** The k likeliest next tokens after each prompt. */
+/**
+ * The k likeliest next tokens after each prompt, likeliest first.
+ * @throws {InputError} when a prompt does not fit the context
+ */
 export async function topTokens(
+  model: Model,
+  prompts: readonly (readonly number[])[],
+  k: number,
+): Promise<TokenProbability[][]> {
+  for (const ids of prompts) requireRoom(ids.length, model.dims, "A prompt");
+  const out: TokenProbability[][] = [];
+  for (const batch of batches(prompts, (ids) => ids.length)) out.push(...await topOfBatch(model, batch, k));
+  return out;
+}
+
+async function topOfBatch(
   model: Model,
   prompts: readonly (readonly number[])[],
   k: number,

@@ -16,8 +16,10 @@ export interface RequestState {
   generation: string;
 }
 
-/** New tokens of the continuation shown. */
+/** New tokens of the continuation shown; more where a target is longer. */
 const GENERATED = 16;
+/** Prompts continued at a time. */
+const BATCH = 32;
 
 /** The state at each of the requests (validated ones, with a "{}" template). */
 export async function requestStates(model: Model, requests: readonly EditRequest[]): Promise<RequestState[]> {
@@ -35,7 +37,12 @@ export async function requestStates(model: Model, requests: readonly EditRequest
   );
   const scores = await scoreContinuations(model, items);
   const top = await topTokens(model, prompts.map((p) => p.ids), 5);
-  const texts = await generate(model, prompts.map((p) => p.ids), { maxTokens: GENERATED });
+  const maxTokens = Math.max(GENERATED, ...items.map((item) => item.target.length));
+  const texts: number[][] = [];
+  for (let at = 0; at < prompts.length; at += BATCH) {
+    const batch = prompts.slice(at, at + BATCH).map((p) => p.ids);
+    texts.push(...await generate(model, batch, { maxTokens }));
+  }
   let at = 0;
   return requests.map((r, i) => ({
     top: top[i].map(({ id, p }) => ({ token: tokenizer.token(id), p })),

@@ -14,7 +14,7 @@ export const advanceRowsKernel = defineKernel({
     slots: "update u32",
     history: "update u32",
   },
-  params: { rows: "u32", capacity: "u32" },
+  params: { rows: "u32", capacity: "u32", maxPositions: "u32" },
 });
 
 export const advanceQueriesKernel = defineKernel({

@@ -39,7 +39,6 @@ export async function generate(
   options: GenerateOptions,
 ): Promise<number[][]> {
   const { gpu, dims, config } = model;
-  const longest = Math.max(...prompts.map((ids) => ids.length));
   for (const ids of prompts) {
     if (ids.length === 0) throw new InputError("Cannot continue an empty prompt");
     if (ids.length >= dims.maxPositions) {
@@ -48,7 +47,9 @@ export async function generate(
       );
     }
   }
-  const capacity = Math.min(options.maxTokens, dims.maxPositions - longest);
+  if (prompts.length === 0) return [];
+  const room = prompts.map((ids) => Math.min(options.maxTokens, dims.maxPositions - ids.length));
+  const capacity = Math.max(...room);
   const stop = new Set(
     options.stop ?? (config.type === "llama" ? config.stops : config.eos === undefined ? [] : [config.eos]),
   );
@@ -90,7 +91,7 @@ export async function generate(
       slots: first.slots!,
       history,
     };
-    advanceRows(ctx, state);
+    advanceRows(ctx, state, dims.maxPositions);
     const windows = new Set(Array.from({ length: dims.layers }, (_, layer) => dims.windows[layer]));
     for (const window of windows) {
       const layer = Array.from({ length: dims.layers }, (_, n) => n).find((n) => dims.windows[n] === window)!;
@@ -115,7 +116,10 @@ export async function generate(
       done += steps;
       if (sampled && done % STEPS_PER_WAIT && done < capacity) continue;
       const flat = (await readTensors(gpu, history))[0] as Uint32Array;
-      texts = prompts.map((_, i) => untilStop([...flat.subarray(i * capacity, i * capacity + done)], stop));
+      texts = room.map((most, i) => {
+        const first = i * capacity;
+        return untilStop([...flat.subarray(first, first + Math.min(done, most))], stop);
+      });
       options.onTokens?.(done);
       if (texts.every((ids) => ids.length < done)) break;
     }

@@ -6,6 +6,11 @@
  */
 import { GpuError } from "../gpu/errors.ts";
 import { attentionDkv, attentionDq, attentionForward } from "../kernels/attention.ts";
+import {
+  attentionDkvSubgroup,
+  attentionDqSubgroup,
+  attentionForwardSubgroup,
+} from "../kernels/attention_subgroup.ts";
 import { describe, storageOf, type Tensor } from "../tensor/tensor.ts";
 import { type Ctx, gradTarget, temp } from "./context.ts";
 import { scatterRows } from "./rows.ts";
@@ -25,6 +30,14 @@ export interface KvStore {
   readonly k: Tensor;
   readonly v: Tensor;
 }
+
+/** For GPUs and for other software drivers; and for software drivers whose subgroups have 8 lanes. */
+const WORKGROUP = { forward: attentionForward, dq: attentionDq, dkv: attentionDkv };
+const SUBGROUP = {
+  forward: attentionForwardSubgroup,
+  dq: attentionDqSubgroup,
+  dkv: attentionDkvSubgroup,
+};
 
 export interface AttentionShape {
   heads: number;
@@ -67,13 +80,14 @@ export function attention(
   const stats = temp(ctx, "attention stats", [rows, heads, 2]);
   const params = { heads, kvHeads, scale };
   const variant = { DIM: headDim };
+  const kernels = ctx.gpu.class === "cpu" && ctx.gpu.subgroupSize === 8 ? SUBGROUP : WORKGROUP;
   const bound = {
     q: storageOf(q),
     k: storageOf(keys),
     v: storageOf(values),
     queries: storageOf(map.queries),
   };
-  ctx.r.dispatch(attentionForward, {
+  ctx.r.dispatch(kernels.forward, {
     variant,
     bind: { ...bound, o: storageOf(out), stats: storageOf(stats) },
     params,
@@ -88,7 +102,7 @@ export function attention(
       if (dq.accumulate || dk.accumulate || dv.accumulate) {
         throw new GpuError("Queries, keys and values of an attention may not be used elsewhere");
       }
-      ctx.r.dispatch(attentionDq, {
+      ctx.r.dispatch(kernels.dq, {
         variant,
         bind: {
           ...bound,
@@ -100,7 +114,7 @@ export function attention(
         params,
         grid: [rows, heads, 1],
       });
-      ctx.r.dispatch(attentionDkv, {
+      ctx.r.dispatch(kernels.dkv, {
         variant,
         bind: {
           q: storageOf(q),

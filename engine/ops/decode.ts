@@ -16,11 +16,12 @@ export interface DecodeState {
   history: Tensor;
 }
 
-/** Feeds `next` to its rows: ids, positions, slots and history move on by one. */
-export function advanceRows(ctx: Ctx, state: DecodeState): void {
+/** Feeds `next` to its rows: ids, positions, slots and history move on by one, up to the context's end. */
+export function advanceRows(ctx: Ctx, state: DecodeState, maxPositions: number): void {
   const [rows, capacity] = state.history.shape;
   const bind = Object.fromEntries(Object.entries(state).map(([name, t]) => [name, storageOf(t)]));
-  ctx.r.dispatch(advanceRowsKernel, { bind, params: { rows, capacity }, grid: [Math.ceil(rows / 64), 1, 1] });
+  const params = { rows, capacity, maxPositions };
+  ctx.r.dispatch(advanceRowsKernel, { bind, params, grid: [Math.ceil(rows / 64), 1, 1] });
 }
 
 /** What the rows see grows by their newest token, within the window if there is one. */

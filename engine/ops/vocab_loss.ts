@@ -7,7 +7,7 @@ import { logSoftmaxKernel, vocabGrad, vocabLossKernel, vocabState } from "../ker
 import { describe, matrixOf, storageOf, type Tensor } from "../tensor/tensor.ts";
 import { type Ctx, gradTarget, temp } from "./context.ts";
 import { linear, type Weight } from "./linear.ts";
-import { emptyBuffer, matmulRaw } from "./matmul.ts";
+import { emptyBuffer, matmul, matmulRaw } from "./matmul.ts";
 
 /** What each row of {@link vocabLoss} wants. */
 export interface VocabTargets {
@@ -37,8 +37,8 @@ const CHUNK_BYTES = 16 << 20;
 
 /**
  * loss[r] = weight[r]·(−log softmax(h Wᵀ)[target]) or weight[r]·KL for h [R, D] after the final norm.
- * Returns the per-row losses [R]; the gradient of their sum flows to h. Weight gradients of the head are
- * only available when one chunk covers the vocabulary. With several chunks backward recomputes the logits.
+ * Returns the per-row losses [R]; the gradient of their sum flows to h. Gradients of the head are only
+ * available when one chunk covers the vocabulary. With several chunks backward recomputes the logits.
  */
 export function vocabLoss(ctx: Ctx, h: Tensor, head: Weight, want: VocabTargets): Tensor {
   const rows = matrixOf(h).rows;
@@ -70,8 +70,9 @@ export function vocabLoss(ctx: Ctx, h: Tensor, head: Weight, want: VocabTargets)
     grid: [Math.ceil(rows / 64), 1, 1],
   });
   const { tape } = ctx;
-  if (tape?.needs(h, head.matrix)) {
-    if (!whole && tape.needs(head.matrix)) {
+  const trained = [head.matrix, head.bias, ...head.overlays.flatMap((o) => [o.left, o.right])];
+  if (tape?.needs(h, ...trained)) {
+    if (!whole && tape.needs(...trained)) {
       throw new GpuError("Head weight gradients need the whole vocabulary in one chunk");
     }
     const toGradient = (z: Tensor, first: number, cols: number) =>
@@ -136,6 +137,14 @@ function chunkLogits(ctx: Ctx, h: Tensor, head: Weight, range: Range): Tensor {
   const shape = { M: rows, N: cols, K: head.in, lda: head.in, ldb: head.in, ldc: cols, bOffset };
   const epilogue = { bias: head.bias, biasOffset: range.first };
   matmulRaw(ctx, "nt", storageOf(h), b, storageOf(z), shape, epilogue);
+  for (const { left, right } of head.overlays) {
+    const rank = right.shape[1];
+    const t = temp(ctx, "head overlay", [rows, rank]);
+    matmul(ctx, "nn", h, right, t);
+    const part = { M: rows, N: cols, K: rank, lda: rank, ldb: rank, ldc: cols, bOffset: range.first * rank };
+    const l = { storage: storageOf(left), dtype: left.dtype };
+    matmulRaw(ctx, "nt", storageOf(t), l, storageOf(z), part, { accumulate: true });
+  }
   return z;
 }
 
@@ -145,4 +154,12 @@ function headInputGradient(ctx: Ctx, h: Tensor, dz: Tensor, head: Weight, range:
   const { bOffset, cols, ...b } = rangeOf(head, range);
   const shape = { M: rows, N: head.in, K: cols, lda: cols, ldb: head.in, ldc: head.in, bOffset };
   matmulRaw(ctx, "nn", storageOf(dz), b, storageOf(grad), shape, { accumulate });
+  for (const { left, right } of head.overlays) {
+    const rank = right.shape[1];
+    const t = temp(ctx, "d head overlay", [rows, rank]);
+    const part = { M: rows, N: rank, K: cols, lda: cols, ldb: rank, ldc: rank, bOffset: range.first * rank };
+    const l = { storage: storageOf(left), dtype: left.dtype };
+    matmulRaw(ctx, "nn", storageOf(dz), l, storageOf(t), part);
+    matmul(ctx, "nt", t, right, grad, { accumulate: true });
+  }
 }

