@@ -117,6 +117,7 @@ export async function edit(
   options: EditModelOptions = {},
 ): Promise<Edit> {
   const method = methodNamed(options.method ?? "r-rome");
+  method.requireKeys(Object.keys(options.hparams ?? {}));
   const recipe = method.recipe(model);
   const { hparams } = method.parse({ ...recipe.hparams, ...options.hparams }, "The recipe with hparams");
   const layers = method.statistics(hparams);

@@ -97,6 +97,12 @@ async function runStats(flags: Flags): Promise<void> {
   for (const [i, layer] of done.entries()) await writeStatistics(paths[i], layer);
   await Deno.remove(partial).catch(() => {});
   const time = (performance.now() - start) / 1000;
+  const { tokens: seen, width } = done[0].origin;
+  if (seen < width) {
+    console.error(
+      `note: ${seen} tokens cannot fill statistics of keys with ${width} numbers: edits will want more`,
+    );
+  }
   const report = done.map(({ origin }, i) => ({ ...origin, written: paths[i] }));
   if (flags.json) return printJson({ adapter: gpu.description, time_s: time, layers: report });
   for (const r of report) {

@@ -38,7 +38,6 @@ Deno.test("names that do not exist are refused with the nearest one", async () =
       /^error: unknown option '--promt'\n\(Did you mean --prompt\?\)$/m,
     ],
     [["generate", "--prompt", "x"], /^error: required option '--model <M>' not specified$/m],
-    [["demo", "again"], /^error: too many arguments for 'demo'/],
     [editWith({ "--method": "rmoe" }), /^error: Unknown method "rmoe"\nDid you mean rome\?$/m],
     [editWith({ "--set": "v_rl=1" }), /^error: r-rome has no hyper-parameter "v_rl"\nDid you mean v_lr\?$/m],
     [editWith({ "--set": "v_lr" }), /^error: --set wants key=value, got "v_lr"$/m],

@@ -6,9 +6,9 @@ import { readStatistics } from "../../editors/statistics.ts";
 import { inFolder } from "../engine/io/_data.ts";
 import { cacheAt, command, EDIT, emend, emendJson, exists, QUICK } from "./_run.ts";
 
-/** Documents for about 12,000 tokens, with an empty line and a last line without its end. */
+/** Documents for about 6,000 tokens, with an empty line and a last line without its end. */
 function corpusText(): string {
-  const documents = [...atlasCorpus({ seed: 1 })].slice(0, 140);
+  const documents = [...atlasCorpus({ seed: 1 })].slice(0, 70);
   return `\n${documents.join("\n")}`;
 }
 
@@ -26,7 +26,7 @@ Deno.test("stats collects several layers of a text file into a folder", async ()
         "--corpus",
         corpus,
         "--tokens",
-        "700",
+        "1500",
         "--out",
         out,
       ],
@@ -39,7 +39,7 @@ Deno.test("stats collects several layers of a text file into a folder", async ()
       assert.deepEqual({ ...origin, written: report.written }, report);
       assert.deepEqual([origin.layer, origin.tokens, origin.width, origin.corpusName], [
         layer,
-        700,
+        1500,
         1024,
         "c.txt",
       ]);
@@ -60,11 +60,15 @@ Deno.test("stats without --out goes where edit looks", async () => {
     await Deno.writeTextFile(corpus, corpusText());
     const env = await cacheAt(join(folder, "cache"));
     const flags = ["--layers", "2", "--corpus", corpus, "--tokens", "300"];
-    const { code, stdout } = await emend(["stats", "--model", "atlas", ...flags], env);
+    const { code, stdout, stderr } = await emend(["stats", "--model", "atlas", ...flags], env);
     assert.equal(code, 0);
+    assert.equal(
+      stderr,
+      "note: 300 tokens cannot fill statistics of keys with 1024 numbers: edits will want more\n",
+    );
     assert.match(
       stdout,
-      /^layer 2: 300 tokens of \d+ documents\n  .*cache\/emend\/statistics\/.*layer-2-.*\n/,
+      /^layer 2: 300 tokens of \d+ documents\n {2}.*cache\/emend\/statistics\/.*layer-2-.*\n/,
     );
     const plan = await emendJson([...EDIT, "--set", "layers=[2]", "--dry-run"], env);
     assert.deepEqual(plan.statistics, [{ layer: 2, state: "300 tokens of c.txt" }]);
@@ -103,15 +107,13 @@ Deno.test("stats killed twice and started again gives the file of a run that was
       "--corpus",
       corpus,
       "--tokens",
-      "11000",
+      "5000",
       "--save-every",
       "0",
       "--out",
       join(folder, out),
     ];
-    const whole = await emendJson(args("whole"));
-    // Two looks at the convergence, at 4 and 8 times the width of 1024: the second one's result is reported.
-    assert.ok(whole.layers[0].convergence > 0, JSON.stringify(whole.layers[0]));
+    await emendJson(args("whole"));
 
     const partial = join(folder, "cut/layer-0.safetensors.partial");
     const first = await killAfter(args("cut"), partial, 1);
@@ -119,9 +121,8 @@ Deno.test("stats killed twice and started again gives the file of a run that was
       !await exists(join(folder, "cut/layer-0.safetensors")),
       "nothing under its name before it is whole",
     );
-    // Past the first look, so that the probes' state is resumed too.
-    const second = await killAfter(args("cut"), partial, Math.max(5000, first + 1));
-    assert.ok(second > first && second < 11000, `${first}, ${second}`);
+    const second = await killAfter(args("cut"), partial, first + 1);
+    assert.ok(second > first && second < 5000, `${first}, ${second}`);
     const { code, stderr } = await emend(args("cut"));
     assert.equal(code, 0, stderr);
     assert.match(stderr, /^note: going on from \d+ tokens of an interrupted run$/m);
@@ -137,10 +138,5 @@ Deno.test("stats killed twice and started again gives the file of a run that was
     // A kill within a save leaves its temporary file; nothing else may be there.
     const rest = names.filter((name) => !/^\..*\.tmp$/.test(name)).sort();
     assert.deepEqual(rest, ["layer-0.safetensors", "layer-1.safetensors"]);
-
-    // Another collection does not go on from what this one would have left.
-    const fresh = await emend([...args("whole"), "--fresh"]);
-    assert.equal(fresh.code, 0);
-    assert.equal(fresh.stderr, "");
   });
 });
