@@ -107,7 +107,7 @@ Deno.test("check() throws once, and counts what else went wrong", async () => {
 });
 
 Deno.test("pipeline() refuses a kernel whose feature the device was opened without", async () => {
-  using gpu = await Gpu.open({ without: ["shader-f64", "subgroups"] });
+  using gpu = await Gpu.open({ without: ["shader-f64", "subgroups", "wgpu-shader-int64"] });
   assert.deepEqual([gpu.features.size, gpu.subgroupSize, gpu.numerics.f64], [0, 0, false]);
   const needy = defineKernel({
     name: "test_needy",
