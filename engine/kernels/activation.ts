@@ -4,48 +4,45 @@ import activationBackward from "../../shaders/activation/activation_backward.wgs
 import gated from "../../shaders/activation/gated.wgsl" with { type: "text" };
 import gatedBackward from "../../shaders/activation/gated_backward.wgsl" with { type: "text" };
 import activations from "../../shaders/lib/activations.wgsl" with { type: "text" };
-import { defineKernel, type Variant } from "../gpu/kernel.ts";
+import { defineKernel, type Kernel } from "../gpu/kernel.ts";
 
 /** The activations there are: `gelu_new` is the tanh form, `gelu` the one with erf. */
 export const ACTIVATIONS = ["gelu_new", "gelu", "silu", "relu", "quick_gelu"] as const;
 
-const snippets = ({ kind }: Variant) => [
-  activations,
-  `fn act(x: f32) -> f32 { return ${kind}(x); }\nfn d_act(x: f32) -> f32 { return d_${kind}(x); }`,
-];
+/** A kernel over n elements; its f and f' are chosen by the variant `kind`. */
+const overElements = (kernel: Pick<Kernel, "name" | "source" | "bindings" | "variants">) =>
+  defineKernel({
+    ...kernel,
+    params: { n: "u32" },
+    variants: { kind: ACTIVATIONS, ...kernel.variants },
+    snippets: ({ kind }) => [
+      activations,
+      `fn act(x: f32) -> f32 { return ${kind}(x); }\nfn d_act(x: f32) -> f32 { return d_${kind}(x); }`,
+    ],
+  });
 
-export const activationForward = defineKernel({
+export const activationForward = overElements({
   name: "activation",
   source: activation,
   bindings: { x: "read f32", y: "write f32" },
-  params: { n: "u32" },
-  variants: { kind: ACTIVATIONS },
-  snippets,
 });
 
-export const activationToInput = defineKernel({
+export const activationToInput = overElements({
   name: "activation_backward",
   source: activationBackward,
   bindings: { x: "read f32", dy: "read f32", dx: "write f32" },
-  params: { n: "u32" },
-  variants: { kind: ACTIVATIONS, ACC: [false, true] },
-  snippets,
+  variants: { ACC: [false, true] },
 });
 
-export const gatedForward = defineKernel({
+export const gatedForward = overElements({
   name: "gated",
   source: gated,
   bindings: { z: "read f32", up: "read f32", y: "write f32" },
-  params: { n: "u32" },
-  variants: { kind: ACTIVATIONS },
-  snippets,
 });
 
-export const gatedToInputs = defineKernel({
+export const gatedToInputs = overElements({
   name: "gated_backward",
   source: gatedBackward,
   bindings: { z: "read f32", up: "read f32", dy: "read f32", dz: "write f32", dup: "write f32" },
-  params: { n: "u32" },
-  variants: { kind: ACTIVATIONS, ACC_GATE: [false, true], ACC_UP: [false, true] },
-  snippets,
+  variants: { ACC_GATE: [false, true], ACC_UP: [false, true] },
 });

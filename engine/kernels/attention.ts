@@ -2,13 +2,19 @@
 import forwardSource from "../../shaders/attention/attention.wgsl" with { type: "text" };
 import dqSource from "../../shaders/attention/attention_dq.wgsl" with { type: "text" };
 import dkvSource from "../../shaders/attention/attention_dkv.wgsl" with { type: "text" };
+import seenKeys from "../../shaders/attention/seen_keys.wgsl" with { type: "text" };
+import seeingHeads from "../../shaders/attention/seeing_heads.wgsl" with { type: "text" };
 import { defineKernel, unroll, type Variant, type VariantValue } from "../gpu/kernel.ts";
+import { reduce } from "./reduce.ts";
 
 /** Head sizes in use by the supported families; each is a constant because it shapes registers. */
 const HEAD_DIMS = [64, 4, 8, 16, 24, 32, 40, 48, 80, 96, 128, 160, 192, 256];
 const variants: Record<string, readonly VariantValue[]> = { DIM: HEAD_DIMS, UNROLL: [4, 8] };
 const params = { heads: "u32", kvHeads: "u32", scale: "f32" } as const;
+const qkv = { q: "read f32", k: "read f32", v: "read f32" } as const;
 const LANES = 32;
+/** A head is DIM columns wide; the lanes of a workgroup are its invocations. */
+const constants = `const WG: u32 = ${LANES}u;\nconst PARTS: u32 = DIM;`;
 
 /** Columns of a head that each of the 32 lanes owns. */
 function slices(v: Variant, line: (s: number, column: string, guard: string) => string): string {
@@ -24,16 +30,10 @@ const dot = (v: Variant, line: (d: string) => string) => unroll(v.UNROLL as numb
 export const attentionForward = defineKernel({
   name: "attention",
   source: forwardSource,
-  bindings: {
-    q: "read f32",
-    k: "read f32",
-    v: "read f32",
-    queries: "read u32",
-    o: "write f32",
-    stats: "write f32",
-  },
+  bindings: { ...qkv, queries: "read u32", o: "write f32", stats: "write f32" },
   params,
   variants,
+  snippets: () => [constants, seenKeys],
   blocks: (v) => ({
     zero: slices(v, (s) => `var y${s} = 0.0;`),
     dot: dot(v, (d) => `s += q[q0 + ${d}] * k[at + ${d}];`),
@@ -47,9 +47,7 @@ export const attentionDq = defineKernel({
   name: "attention_dq",
   source: dqSource,
   bindings: {
-    q: "read f32",
-    k: "read f32",
-    v: "read f32",
+    ...qkv,
     queries: "read u32",
     stats: "update f32",
     out: "read f32",
@@ -58,6 +56,7 @@ export const attentionDq = defineKernel({
   },
   params,
   variants,
+  snippets: () => [constants, seenKeys, reduce],
   blocks: (v) => ({
     zero: slices(v, (s) => `var y${s} = 0.0;`),
     dots: dot(v, (d) => `s += q[q0 + ${d}] * k[at + ${d}]; dp += dout[q0 + ${d}] * v[at + ${d}];`),
@@ -70,9 +69,7 @@ export const attentionDkv = defineKernel({
   name: "attention_dkv",
   source: dkvSource,
   bindings: {
-    q: "read f32",
-    k: "read f32",
-    v: "read f32",
+    ...qkv,
     keys: "read u32",
     stats: "read f32",
     dout: "read f32",
@@ -81,6 +78,7 @@ export const attentionDkv = defineKernel({
   },
   params,
   variants,
+  snippets: () => [constants, seeingHeads],
   blocks: (v) => ({
     zero: slices(v, (s) => `var yk${s} = 0.0; var yv${s} = 0.0;`),
     dots: dot(v, (d) => `s += q[qi + ${d}] * k[at + ${d}]; dp += dout[qi + ${d}] * v[at + ${d}];`),

@@ -2,6 +2,8 @@
 import forwardSource from "../../shaders/attention/attention_subgroup.wgsl" with { type: "text" };
 import dqSource from "../../shaders/attention/attention_dq_subgroup.wgsl" with { type: "text" };
 import dkvSource from "../../shaders/attention/attention_dkv_subgroup.wgsl" with { type: "text" };
+import seenKeys from "../../shaders/attention/seen_keys.wgsl" with { type: "text" };
+import seeingHeads from "../../shaders/attention/seeing_heads.wgsl" with { type: "text" };
 import { defineKernel, type Feature, type Kernel, unroll, type Variant } from "../gpu/kernel.ts";
 import { attentionDkv, attentionDq, attentionForward } from "./attention.ts";
 
@@ -34,7 +36,7 @@ const store = (v: Variant, line: (s: number, part: string) => string) =>
   parts(v, (s) => `if (lane + ${LANES * s}u < PARTS) { ${line(s, `lane + ${LANES * s}u`)} }`);
 
 /** The same kernel with its f32 tensors, but for the stats, in parts of four. */
-function wide(kernel: Kernel, source: string, blocks: Kernel["blocks"]): Kernel {
+function wide(kernel: Kernel, source: string, snippet: string, blocks: Kernel["blocks"]): Kernel {
   const bindings = Object.fromEntries(
     Object.entries(kernel.bindings).map(([name, spec]) => [
       name,
@@ -45,12 +47,12 @@ function wide(kernel: Kernel, source: string, blocks: Kernel["blocks"]): Kernel 
   return defineKernel({
     ...{ name: `${kernel.name}_subgroup`, source, bindings, params, blocks },
     variants: { DIM: variants.DIM },
-    snippets: () => ["const PARTS: u32 = DIM / 4u;"],
+    snippets: () => ["const PARTS: u32 = DIM / 4u;", snippet],
     features: (): Feature[] => ["subgroups"],
   });
 }
 
-export const attentionForwardSubgroup = wide(attentionForward, forwardSource, (v) => ({
+export const attentionForwardSubgroup = wide(attentionForward, forwardSource, seenKeys, (v) => ({
   zero: parts(v, (s) => `var y${s} = vec4<f32>();`),
   dot: eight((i, part) => `s4 += subgroupBroadcast(mine, ${i}u) * k[at + ${part}];`),
   shrink: parts(v, (s) => `y${s} *= shrink;`),
@@ -58,7 +60,7 @@ export const attentionForwardSubgroup = wide(attentionForward, forwardSource, (v
   store: store(v, (s, part) => `o[q0 + ${part}] = y${s} * norm;`),
 }));
 
-export const attentionDqSubgroup = wide(attentionDq, dqSource, (v) => ({
+export const attentionDqSubgroup = wide(attentionDq, dqSource, seenKeys, (v) => ({
   zero: parts(v, (s) => `var y${s} = vec4<f32>();`),
   dots: eight((i, part) =>
     `s4 += subgroupBroadcast(mine, ${i}u) * k[at + ${part}]; ` +
@@ -68,7 +70,7 @@ export const attentionDqSubgroup = wide(attentionDq, dqSource, (v) => ({
   store: store(v, (s, part) => `dq[q0 + ${part}] = y${s};`),
 }));
 
-export const attentionDkvSubgroup = wide(attentionDkv, dkvSource, (v) => ({
+export const attentionDkvSubgroup = wide(attentionDkv, dkvSource, seeingHeads, (v) => ({
   zero: parts(v, (s) => `var yk${s} = vec4<f32>(); var yv${s} = vec4<f32>();`),
   dots: eight((i, part) =>
     `s4 += subgroupBroadcast(kmine, ${i}u) * q[qi + ${part}]; ` +

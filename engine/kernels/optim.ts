@@ -6,9 +6,10 @@ import normPenaltySource from "../../shaders/optim/norm_penalty.wgsl" with { typ
 import projectBallSource from "../../shaders/optim/project_ball.wgsl" with { type: "text" };
 import projectLinfSource from "../../shaders/optim/project_linf.wgsl" with { type: "text" };
 import rootOfSumSource from "../../shaders/optim/root_of_sum.wgsl" with { type: "text" };
+import rowNorm from "../../shaders/optim/row_norm.wgsl" with { type: "text" };
 import squareSumsSource from "../../shaders/optim/square_sums.wgsl" with { type: "text" };
 import { defineKernel } from "../gpu/kernel.ts";
-import { reduce, ROW_WORKGROUPS } from "./reduce.ts";
+import { reduce, row, ROW_WORKGROUPS } from "./reduce.ts";
 import { loadWeight, WEIGHT_DTYPES } from "./weights.ts";
 
 /** c1 = 1 − β1, c2 = 1 − β2, keep = 1 − lr·decay; `first` is the row at which the shard starts. */
@@ -86,7 +87,7 @@ export const rowNormPenalty = defineKernel({
   bindings: { delta: "read f32", coefficient: "read f32", loss: "update f32", grad: "update f32" },
   params: { rows: "u32", width: "u32" },
   variants: { WG: ROW_WORKGROUPS },
-  snippets: () => [reduce],
+  snippets: () => [row, rowNorm],
 });
 
 /** One workgroup a row. Without ROWS `rows_on` is not there to be read. */
@@ -96,5 +97,5 @@ export const ballProjection = defineKernel({
   bindings: { radius: "read f32", rows_on: "read u32", delta: "update f32" },
   params: { rows: "u32", width: "u32" },
   variants: { ROWS: [false, true], WG: ROW_WORKGROUPS },
-  snippets: () => [reduce],
+  snippets: () => [row, rowNorm],
 });

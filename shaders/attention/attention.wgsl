@@ -4,51 +4,41 @@
 // One workgroup computes one row and head; 32 keys at a time, a lane a key for the scores and a lane a
 // column for the values. Reads each visible key and value once a head; no score is stored, the
 // log-sum-exp goes to stats[…, 0] for the backward pass.
-const LANES: u32 = 32u;
-var<workgroup> weight: array<f32, LANES>;
-var<workgroup> partial: array<f32, LANES>;
+var<workgroup> weight: array<f32, WG>;
+var<workgroup> partial: array<f32, WG>;
 
-@compute @workgroup_size(32)
+@compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let row = wg.x;
-  let head = wg.y;
-  let q0 = row * p.heads * DIM + head * DIM;
-  let kvWidth = p.kvHeads * DIM;
-  let kv0 = head / (p.heads / p.kvHeads) * DIM;
-  let shared0 = queries[4u * row];
-  let sharedCount = queries[4u * row + 1u];
-  let own0 = queries[4u * row + 2u];
-  let count = sharedCount + queries[4u * row + 3u];
+  let pair = wg.x * p.heads + wg.y;
+  let q0 = pair * DIM;
+  let seen = seen_keys(wg.x, wg.y);
   var top = -1e30;
   var total = 0.0;
   //#zero
-  for (var base = 0u; base < count; base += LANES) {
-    let j = min(base + lane, count - 1u);
-    let slot = select(own0 + j - sharedCount, shared0 + j, j < sharedCount);
-    let at = slot * kvWidth + kv0;
+  for (var base = 0u; base < seen.count; base += WG) {
+    let at = seen_key(seen, min(base + lane, seen.count - 1u));
     var s = 0.0;
     for (var d = 0u; d < DIM; d += UNROLL) {
       //#dot
     }
-    s = select(-1e30, s * p.scale, base + lane < count);
+    s = select(-1e30, s * p.scale, base + lane < seen.count);
     partial[lane] = s;
     workgroupBarrier();
-    for (var step = LANES / 2u; step > 0u; step /= 2u) {
+    for (var step = WG / 2u; step > 0u; step /= 2u) {
       if (lane < step) { partial[lane] = max(partial[lane], partial[lane + step]); }
       workgroupBarrier();
     }
     let newTop = max(top, partial[0]);
     let shrink = exp(top - newTop);
-    weight[lane] = select(0.0, exp(s - newTop), base + lane < count);
+    weight[lane] = select(0.0, exp(s - newTop), base + lane < seen.count);
     workgroupBarrier();
     total *= shrink;
     top = newTop;
     //#shrink
-    let tile = min(LANES, count - base);
+    let tile = min(WG, seen.count - base);
     for (var t = 0u; t < tile; t++) {
       let w = weight[t];
-      let jt = base + t;
-      let vt = select(own0 + jt - sharedCount, shared0 + jt, jt < sharedCount) * kvWidth + kv0;
+      let vt = seen_key(seen, base + t);
       total += w;
       //#values
     }
@@ -56,5 +46,5 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
   }
   let norm = select(0.0, 1.0 / total, total > 0.0);
   //#store
-  if (lane == 0u) { stats[2u * (row * p.heads + head)] = top + log(max(total, 1e-37)); }
+  if (lane == 0u) { stats[2u * pair] = top + log(max(total, 1e-37)); }
 }

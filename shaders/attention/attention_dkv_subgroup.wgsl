@@ -4,17 +4,12 @@
 // eighth part. Why: see attention_subgroup.wgsl.
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let key = wg.x;
-  let kvHead = wg.y;
-  let group = p.heads / p.kvHeads;
-  let at = (key * p.kvHeads + kvHead) * PARTS;
-  let first = keys[2u * key];
-  let count = (keys[2u * key + 1u] - first) * group;
+  let at = (wg.x * p.kvHeads + wg.y) * PARTS;
+  let seeing = seeing_heads(wg.x, wg.y);
   //#zero
-  for (var base = 0u; base < count; base += 8u) {
-    let i = min(base + lane, count - 1u);
-    let rh = (first + i / group) * p.heads + kvHead * group + i % group;
-    let qi = rh * PARTS;
+  for (var base = 0u; base < seeing.count; base += 8u) {
+    let pair = seeing_head(seeing, min(base + lane, seeing.count - 1u));
+    let qi = pair * PARTS;
     var s4 = vec4<f32>();
     var dp4 = vec4<f32>();
     for (var d = 0u; d < PARTS; d += 8u) {
@@ -25,8 +20,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     }
     let s = dot(s4, vec4<f32>(p.scale));
     let dp = dot(dp4, vec4<f32>(1.0));
-    let prob = select(0.0, exp(s - stats[2u * rh]), base + lane < count);
-    let ds = prob * (dp - stats[2u * rh + 1u]) * p.scale;
+    let prob = select(0.0, exp(s - stats[2u * pair]), base + lane < seeing.count);
+    let ds = prob * (dp - stats[2u * pair + 1u]) * p.scale;
     //#values
   }
   //#store

@@ -2,23 +2,16 @@
 // tensors of attention_dq.wgsl, the tiling of attention_subgroup.wgsl. D goes to stats[…, 1].
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let row = wg.x;
-  let head = wg.y;
-  let q0 = (row * p.heads + head) * PARTS;
-  let kvWidth = p.kvHeads * PARTS;
-  let kv0 = head / (p.heads / p.kvHeads) * PARTS;
-  let shared0 = queries[4u * row];
-  let sharedCount = queries[4u * row + 1u];
-  let own0 = queries[4u * row + 2u];
-  let count = sharedCount + queries[4u * row + 3u];
-  let lseRow = stats[2u * (row * p.heads + head)];
+  let pair = wg.x * p.heads + wg.y;
+  let q0 = pair * PARTS;
+  let seen = seen_keys(wg.x, wg.y);
+  let lseRow = stats[2u * pair];
   var sum = 0.0;
   for (var d = lane; d < PARTS; d += 8u) { sum += dot(dout[q0 + d], out[q0 + d]); }
   let D = subgroupAdd(sum);
   //#zero
-  for (var base = 0u; base < count; base += 8u) {
-    let j = min(base + lane, count - 1u);
-    let at = select(own0 + j - sharedCount, shared0 + j, j < sharedCount) * kvWidth + kv0;
+  for (var base = 0u; base < seen.count; base += 8u) {
+    let at = seen_key(seen, min(base + lane, seen.count - 1u));
     var s4 = vec4<f32>();
     var dp4 = vec4<f32>();
     for (var d = 0u; d < PARTS; d += 8u) {
@@ -29,9 +22,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     }
     let s = dot(s4, vec4<f32>(p.scale));
     let dp = dot(dp4, vec4<f32>(1.0));
-    let ds = select(0.0, exp(s - lseRow) * (dp - D) * p.scale, base + lane < count);
+    let ds = select(0.0, exp(s - lseRow) * (dp - D) * p.scale, base + lane < seen.count);
     //#values
   }
   //#store
-  if (lane == 0u) { stats[2u * (row * p.heads + head) + 1u] = D; }
+  if (lane == 0u) { stats[2u * pair + 1u] = D; }
 }

@@ -7,27 +7,20 @@
 // ms of CPU for 64 rows and 9 heads of 64, against 16).
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let row = wg.x;
-  let head = wg.y;
-  let q0 = (row * p.heads + head) * PARTS;
-  let kvWidth = p.kvHeads * PARTS;
-  let kv0 = head / (p.heads / p.kvHeads) * PARTS;
-  let shared0 = queries[4u * row];
-  let sharedCount = queries[4u * row + 1u];
-  let own0 = queries[4u * row + 2u];
-  let count = sharedCount + queries[4u * row + 3u];
+  let pair = wg.x * p.heads + wg.y;
+  let q0 = pair * PARTS;
+  let seen = seen_keys(wg.x, wg.y);
   var top = -1e30;
   var total = 0.0;
   //#zero
-  for (var base = 0u; base < count; base += 8u) {
-    let j = min(base + lane, count - 1u);
-    let at = select(own0 + j - sharedCount, shared0 + j, j < sharedCount) * kvWidth + kv0;
+  for (var base = 0u; base < seen.count; base += 8u) {
+    let at = seen_key(seen, min(base + lane, seen.count - 1u));
     var s4 = vec4<f32>();
     for (var d = 0u; d < PARTS; d += 8u) {
       let mine = select(vec4<f32>(), q[q0 + min(d + lane, PARTS - 1u)], d + lane < PARTS);
       //#dot
     }
-    let live = base + lane < count;
+    let live = base + lane < seen.count;
     let s = select(-1e30, dot(s4, vec4<f32>(p.scale)), live);
     let newTop = max(top, subgroupMax(s));
     let shrink = exp(top - newTop);
@@ -39,5 +32,5 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
   }
   let norm = select(0.0, 1.0 / total, total > 0.0);
   //#store
-  if (lane == 0u) { stats[2u * (row * p.heads + head)] = top + log(max(total, 1e-37)); }
+  if (lane == 0u) { stats[2u * pair] = top + log(max(total, 1e-37)); }
 }

@@ -4,24 +4,22 @@
 // One workgroup a row; an invocation takes every WG-th element. Statistics in two passes: x is read three
 // times (twice without CENTER), from cache after the first; y is written once.
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32) {
-  let row = wg.y * grid.x + wg.x;
+fn main(wg: Workgroup, @builtin(local_invocation_index) lane: u32) {
+  let row = row_of(wg);
   if (row >= p.rows) { return; }
   let start = row * p.width;
-  let scale = 1.0 / f32(p.width);
   var mean = 0.0;
   if (CENTER) {
     var sum = 0.0;
     for (var c = lane; c < p.width; c += WG) { sum += x[start + c]; }
-    mean = reduce_sum(lane, sum) * scale;
+    mean = row_mean(lane, sum);
   }
   var squares = 0.0;
   for (var c = lane; c < p.width; c += WG) {
     let d = x[start + c] - mean;
     squares += d * d;
   }
-  let rstd = 1.0 / sqrt(reduce_sum(lane, squares) * scale + p.eps);
+  let rstd = 1.0 / sqrt(row_mean(lane, squares) + p.eps);
   if (lane == 0u) {
     stats[2u * row] = mean;
     stats[2u * row + 1u] = rstd;

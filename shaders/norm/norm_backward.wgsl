@@ -2,12 +2,10 @@
 // x, dy, dx [rows, width], w [width], stats [rows, 2] = (μ, rstd) from the forward kernel.
 // One workgroup a row; an invocation takes every WG-th element. x and dy are read twice, dx written once.
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32) {
-  let row = wg.y * grid.x + wg.x;
+fn main(wg: Workgroup, @builtin(local_invocation_index) lane: u32) {
+  let row = row_of(wg);
   if (row >= p.rows) { return; }
   let start = row * p.width;
-  let scale = 1.0 / f32(p.width);
   let mean = stats[2u * row];
   let rstd = stats[2u * row + 1u];
   var sum = 0.0;
@@ -17,9 +15,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec
     sum += g;
     dot += g * (x[start + c] - mean) * rstd;
   }
-  let along = reduce_sum(lane, dot) * scale;
+  let along = row_mean(lane, dot);
   var shift = 0.0;
-  if (CENTER) { shift = reduce_sum(lane, sum) * scale; }
+  if (CENTER) { shift = row_mean(lane, sum); }
   for (var c = lane; c < p.width; c += WG) {
     let at = start + c;
     let hat = (x[at] - mean) * rstd;
