@@ -3,6 +3,7 @@ import { Command } from "npm:commander@15.1.0";
 import { Gpu } from "../engine/gpu/device.ts";
 import { GpuError } from "../engine/gpu/errors.ts";
 import { chooseRoute } from "../engine/linalg/cholesky.ts";
+import { leastSquaresRoute } from "../engine/linalg/least_squares.ts";
 import { measureMatmul } from "../engine/ops/measure.ts";
 import { printJson } from "./terminal.ts";
 
@@ -57,6 +58,7 @@ async function examine(): Promise<Report> {
     routes: {
       matmul: opened.class === "cpu" && opened.subgroupSize === 8 ? "subgroup" : "tiled",
       solver: chooseRoute(opened, 1024),
+      least_squares: leastSquaresRoute(opened, 4096, 1024),
       matmul_gflops: (rate / 1e9).toFixed(1),
     },
     advice,

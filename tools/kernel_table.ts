@@ -17,9 +17,11 @@ const DOC = new URL("docs/kernels.md", ROOT);
 export const FACTORIES: Record<string, (make: typeof rankUpdateKernel) => Kernel[]> = {
   rankUpdateKernel: (make) =>
     (["subgroup", "register", "tiled"] as const).flatMap((family) =>
-      (["minus", "twoFloat"] as const).flatMap((epilogue) =>
+      (["minus", "plus", "twoFloat"] as const).flatMap((epilogue) =>
         (["f32", "f64"] as const)
-          .filter((real) => real === "f32" || (family !== "subgroup" && epilogue === "minus"))
+          // A Cholesky factorisation subtracts in both precisions; a sum is f64 or a two-float number.
+          .filter((real) => real === "f32" ? epilogue !== "plus" : epilogue !== "twoFloat")
+          .filter((real) => real === "f32" || family !== "subgroup")
           .map((real) => make(family, epilogue, real))
       )
     ),

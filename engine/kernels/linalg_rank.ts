@@ -1,9 +1,10 @@
 /**
  * The rank-K update of a lower triangle, C ∓= AᵀA: the bulk of a Cholesky factorisation and of a second
- * moment. Three families (subgroup, register, tiled) and two epilogues (minus, two-float plus).
+ * moment. Three families (subgroup, register, tiled) and three epilogues (minus, plus, two-float plus).
  */
 import eft from "../../shaders/lib/eft.wgsl" with { type: "text" };
 import storeMinus from "../../shaders/linalg/store_minus.wgsl" with { type: "text" };
+import storePlus from "../../shaders/linalg/store_plus.wgsl" with { type: "text" };
 import storeTwoFloat from "../../shaders/linalg/store_two_float.wgsl" with { type: "text" };
 import registerSource from "../../shaders/linalg/rank_update_register.wgsl" with { type: "text" };
 import subgroupSource from "../../shaders/linalg/rank_update_subgroup.wgsl" with { type: "text" };
@@ -13,8 +14,8 @@ import type { Gpu } from "../gpu/device.ts";
 import { type Binding, defineKernel, type Kernel, unroll } from "../gpu/kernel.ts";
 import { precision, type Real } from "./linalg.ts";
 
-/** What becomes of the product: subtracted, or added to a two-float accumulator. */
-export type Epilogue = "minus" | "twoFloat";
+/** What becomes of the product: subtracted, added, or added to a two-float accumulator. */
+export type Epilogue = "minus" | "plus" | "twoFloat";
 
 /** How the product is computed: see the headers of the three sources. */
 export type Family = "subgroup" | "register" | "tiled";
@@ -91,6 +92,13 @@ function tiledBlocks(): Record<string, string> {
   };
 }
 
+/** What an epilogue is called in kernel names, and its WGSL. */
+const EPILOGUES: Record<Epilogue, { name: string; snippets: string[] }> = {
+  minus: { name: "minus", snippets: [storeMinus] },
+  plus: { name: "plus", snippets: [storePlus] },
+  twoFloat: { name: "two_float", snippets: [eft, storeTwoFloat] },
+};
+
 const FAMILIES: Record<Family, Pick<Kernel, "source" | "blocks">> = {
   subgroup: { source: subgroupSource, blocks: subgroupBlocks },
   register: { source: registerSource, blocks: registerBlocks },
@@ -98,18 +106,18 @@ const FAMILIES: Record<Family, Pick<Kernel, "source" | "blocks">> = {
 };
 
 function declare(family: Family, epilogue: Epilogue, real: Real): Kernel {
-  const minus: Record<string, Binding> = { a: `read ${real}`, c: `update ${real}` };
-  const bindings = epilogue === "minus"
-    ? minus
-    : { ...minus, lo: "update f32" as const, zero: "read u32" as const };
+  const plain: Record<string, Binding> = { a: `read ${real}`, c: `update ${real}` };
+  const bindings = epilogue === "twoFloat"
+    ? { ...plain, lo: "update f32" as const, zero: "read u32" as const }
+    : plain;
   const shared = precision(real);
+  const { name, snippets } = EPILOGUES[epilogue];
   return defineKernel({
-    name: `rank_update_${family}_${epilogue === "minus" ? "minus" : "two_float"}_${real}`,
+    name: `rank_update_${family}_${name}_${real}`,
     bindings,
     params,
     ...FAMILIES[family],
-    snippets:
-      () => [...shared.snippets(), tile, ...(epilogue === "minus" ? [storeMinus] : [eft, storeTwoFloat])],
+    snippets: () => [...shared.snippets(), tile, ...snippets],
     features: () => family === "subgroup" ? ["subgroups"] : shared.features(),
   });
 }

@@ -166,7 +166,7 @@ export interface RankTarget {
   family?: Family;
 }
 
-/** Records C -= AᵀA, or (C, lo) += AᵀA, on rows and columns ≥ `from` of the lower triangle. */
+/** Records C -= AᵀA, C += AᵀA or (C, lo) += AᵀA, on rows and columns ≥ `from` of the lower triangle. */
 export function recordRankUpdate(r: Recorder, target: Panels, a: RankFactor, options: RankTarget): void {
   const { epilogue, lo, from = 0, colEnd } = options;
   const { real } = target;
