@@ -46,7 +46,7 @@ export function planChanges(
     const info = findTensor(checkpoint, delta.tensor);
     const { shape } = info;
     const [rows, cols] = shape.length > 1 ? shape : [1, shape[0]];
-    const expected = delta.kind === "dense" ? delta.shape : storedShape(delta);
+    const expected = storedShape(delta);
     if (expected.join() !== shape.join()) {
       throw new InputError(
         `The change of ${show(info.name)} is [${expected.join(", ")}]; ${checkpoint.path} has it as ` +
@@ -57,7 +57,7 @@ export function planChanges(
     planned.set(info.name, change);
     const most = Math.min(rows, cols);
     change.rank = Math.min(most, change.rank + (delta.kind === "dense" ? most : delta.ranks.length));
-    change.adders.push(delta.kind === "dense" ? denseAdder(delta.values) : lowRankAdder(delta, cols));
+    change.adders.push(adderOf(delta));
   }
   return planned;
 }
@@ -108,7 +108,11 @@ export async function measureChanges(
   return changes;
 }
 
-function findTensor(checkpoint: Checkpoint, name: string): WeightInfo {
+/**
+ * The checkpoint's own name and shape of a tensor.
+ * @throws {InputError} when it has none of that name
+ */
+export function findTensor(checkpoint: Checkpoint, name: string): WeightInfo {
   const { weights, path, config } = checkpoint;
   // GPT-2 checkpoints come with and without the prefix.
   const info = weights.get(name) ?? weights.get(name.replace(/^transformer\./, ""));
@@ -124,9 +128,17 @@ function findTensor(checkpoint: Checkpoint, name: string): WeightInfo {
   throw new InputError(`${path} has no tensor ${show(name)}`);
 }
 
-function storedShape({ layout, left, right, ranks: { length: rank } }: LowRankDelta): number[] {
+/** The shape of a change as the checkpoint stores the tensor. */
+export function storedShape(delta: TensorDelta): number[] {
+  if (delta.kind === "dense") return delta.shape;
+  const { layout, left, right, ranks: { length: rank } } = delta;
   const shape = [left.length / rank, right.length / rank];
   return layout === "out_in" ? shape : shape.toReversed();
+}
+
+/** Adds ΔW's elements from `first` on, in stored order, to `into`. */
+export function adderOf(delta: TensorDelta): PlannedChange["adders"][0] {
+  return delta.kind === "dense" ? denseAdder(delta.values) : lowRankAdder(delta, storedShape(delta)[1]);
 }
 
 function denseAdder(values: Float32Array): PlannedChange["adders"][0] {

@@ -5,24 +5,22 @@
 import { basename, dirname, join } from "node:path";
 import { checkWritable, writeFolderAtomic } from "../engine/io/atomic.ts";
 import type { Checkpoint, WeightPiece } from "../engine/io/checkpoint.ts";
-import { DTYPE_BYTES } from "../engine/io/dtypes.ts";
 import { InputError } from "../engine/io/errors.ts";
-import { parseJsonObject } from "../engine/io/json.ts";
-import { parseSafetensors, type TensorOut, writeSafetensors } from "../engine/io/safetensors.ts";
-import { openFile, readText } from "../engine/io/source.ts";
-import { piecesOf } from "../engine/io/weights.ts";
+import { type TensorOut, writeSafetensors } from "../engine/io/safetensors.ts";
+import { byteSize, entryPieces, openBaseFiles, SINGLE } from "./base_files.ts";
 import { changedPieces, planChanges, type PlannedChange, type TensorChange } from "./changes.ts";
 import { writeGgufCompanions } from "./gguf_companions.ts";
 import type { TensorDelta } from "./patch.ts";
 
 export { measureChanges, type TensorChange } from "./changes.ts";
 
-const SINGLE = "model.safetensors";
-const INDEX = "model.safetensors.index.json";
-
 export interface WriteCheckpointOptions {
   /** Called as tensors are written. */
   onProgress?: (bytes: number, total: number) => void;
+  /** Writes more files into the folder before it appears. */
+  beside?: (folder: string, changes: TensorChange[]) => Promise<void>;
+  /** Whether `dir` may be the base's own folder, which is then replaced. */
+  inPlace?: boolean;
 }
 
 /**
@@ -38,41 +36,50 @@ export async function writeCheckpoint(
   dir: string,
   checkpoint: Checkpoint,
   deltas: readonly TensorDelta[],
-  { onProgress }: WriteCheckpointOptions = {},
+  { onProgress, beside, inPlace = false }: WriteCheckpointOptions = {},
 ): Promise<TensorChange[]> {
-  await checkCheckpointFolder(dir, checkpoint);
+  if (!inPlace) await checkCheckpointFolder(dir, checkpoint);
   const planned = planChanges(checkpoint, deltas);
   const changes: TensorChange[] = [];
-  const copy = (source: Source, total: number, progress: Progress): TensorOut => ({
+  let done = 0;
+  const copy = (source: Source, total: number): TensorOut => ({
     ...source,
     async *data() {
       const change = planned.get(source.name);
       const pieces = change === undefined ? bytesOf(source) : changed(source, change, changes);
       for await (const bytes of pieces) {
         yield bytes;
-        onProgress?.(progress.done += bytes.length, total);
+        onProgress?.(done += bytes.length, total);
       }
     },
   });
-  const progress: Progress = { done: 0 };
   await writeFolderAtomic(dir, async (folder) => {
     if (checkpoint.kind === "gguf") {
       const sources = servedTensors(checkpoint);
-      const total = sources.reduce((sum, source) => sum + sizeOf(source), 0);
-      const tensors = sources.map((source) => copy(source, total, progress));
-      await writeSafetensors(join(folder, SINGLE), tensors, { format: "pt" });
+      const total = sources.reduce((sum, source) => sum + byteSize(source), 0);
+      await writeSafetensors(join(folder, SINGLE), sources.map((s) => copy(s, total)), { format: "pt" });
       await writeGgufCompanions(folder, checkpoint);
-      return;
+    } else {
+      using base = await openBaseFiles(checkpoint.path);
+      const entries = base.files.flatMap(({ file }) => [...file.entries.values()]);
+      const total = entries.reduce((sum, entry) => sum + entry.bytes, 0);
+      for (const { name, file } of base.files) {
+        const tensors = [...file.entries.values()].map((entry) =>
+          copy({
+            name: entry.name,
+            dtype: entry.dtype,
+            shape: entry.shape,
+            pieces: () =>
+              checkpoint.weights.has(entry.name) ? checkpoint.pieces(entry.name) : entryPieces(file, entry),
+          }, total)
+        );
+        await writeSafetensors(join(folder, name), tensors, { format: "pt", ...file.metadata });
+      }
+      for (const path of [...base.index, ...checkpoint.files()]) {
+        await Deno.copyFile(path, join(folder, basename(path)));
+      }
     }
-    using base = await openBase(checkpoint.path);
-    const total = base.files.flatMap(({ sources }) => sources).reduce((sum, s) => sum + sizeOf(s), 0);
-    for (const { name, metadata, sources } of base.files) {
-      const tensors = sources.map((source) => copy(source, total, progress));
-      await writeSafetensors(join(folder, name), tensors, { format: "pt", ...metadata });
-    }
-    for (const path of [...base.index, ...checkpoint.files()]) {
-      await Deno.copyFile(path, join(folder, basename(path)));
-    }
+    await beside?.(folder, changes);
   });
   return changes;
 }
@@ -83,9 +90,7 @@ export async function writeCheckpoint(
  */
 export async function checkCheckpointFolder(dir: string, checkpoint: Checkpoint): Promise<void> {
   const base = checkpoint.kind === "hf" ? checkpoint.path : dirname(checkpoint.path);
-  const real = (path: string) => Deno.realPath(path).catch(() => undefined);
-  const target = await real(dir);
-  if (target !== undefined && target === await real(base)) {
+  if (await sameFolder(dir, base)) {
     throw new InputError(`Cannot write the edited model to ${dir}: its base model is there`, {
       hint: "Name another folder",
     });
@@ -93,9 +98,11 @@ export async function checkCheckpointFolder(dir: string, checkpoint: Checkpoint)
   await checkWritable(dir, "folder");
 }
 
-/** Bytes written so far. */
-interface Progress {
-  done: number;
+/** Whether two paths are one existing folder. */
+export async function sameFolder(a: string, b: string): Promise<boolean> {
+  const real = (path: string) => Deno.realPath(path).catch(() => undefined);
+  const target = await real(a);
+  return target !== undefined && target === await real(b);
 }
 
 /** A tensor of the base as it will be written. */
@@ -103,58 +110,11 @@ interface Source extends Omit<TensorOut, "data"> {
   pieces(): AsyncIterable<WeightPiece>;
 }
 
-/** A safetensors file of the base. */
-interface BaseFile {
-  name: string;
-  metadata: Record<string, string>;
-  sources: Source[];
-}
-
-function sizeOf({ dtype, shape }: Source): number {
-  return shape.reduce((bytes, size) => bytes * size, DTYPE_BYTES[dtype]);
-}
-
 function servedTensors(checkpoint: Checkpoint): Source[] {
   return [...checkpoint.weights.values()].map((info) => ({
     ...info,
     pieces: () => checkpoint.pieces(info.name),
   }));
-}
-
-/** The safetensors files of a folder with all their tensors, buffers that are no weights included. */
-async function openBase(folder: string): Promise<Disposable & { files: BaseFile[]; index: string[] }> {
-  const single = await Deno.stat(join(folder, SINGLE)).then(() => true, () => false);
-  const index = join(folder, INDEX);
-  const names = single ? [SINGLE] : await shardNames(index);
-  const stack = new DisposableStack();
-  try {
-    const files: BaseFile[] = [];
-    for (const name of names) {
-      const source = await openFile(join(folder, name));
-      stack.defer(() => source.close());
-      const file = await parseSafetensors(source);
-      const sources = [...file.entries.values()].map((entry) => ({
-        name: entry.name,
-        dtype: entry.dtype,
-        shape: entry.shape,
-        async *pieces() {
-          for (const { byteOffset, length } of piecesOf(entry.bytes)) {
-            yield { byteOffset, bytes: await file.read(entry, byteOffset, length) };
-          }
-        },
-      }));
-      files.push({ name, metadata: file.metadata, sources });
-    }
-    return { files, index: single ? [] : [index], [Symbol.dispose]: () => stack.dispose() };
-  } catch (error) {
-    stack.dispose();
-    throw error;
-  }
-}
-
-async function shardNames(index: string): Promise<string[]> {
-  const { weight_map: map } = parseJsonObject(await readText(index), index);
-  return [...new Set(Object.values(map as Record<string, string>))].sort();
 }
 
 async function* bytesOf(source: Source): AsyncGenerator<Uint8Array> {

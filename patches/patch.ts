@@ -12,8 +12,22 @@ import type { LoadedModel } from "../engine/models/load.ts";
 import { type Model, weight } from "../engine/models/model.ts";
 import type { Weight } from "../engine/ops/linear.ts";
 import { sizeOf } from "../engine/tensor/tensor.ts";
+import { sideBySide } from "./columns.ts";
 
 export { readPatch, writePatch } from "./patch_file.ts";
+
+/** One patch of a stack: what of the stack is its own, in the order in which it lists it. */
+export interface PatchPart {
+  /** As {@link Patch}'s. */
+  base: { name: string };
+  method: string;
+  hparams: Record<string, unknown>;
+  version: string;
+  /** How many of the stack's requests, after those of the parts before it. */
+  requests: number;
+  /** Its changes: so many of the tensor's next ranks, or without `rank` the tensor's next dense change. */
+  tensors: { tensor: string; rank?: number }[];
+}
 
 /** ΔW = left · rightᵀ of a linear map, whatever the orientation it is stored in. */
 export interface LowRankDelta {
@@ -54,10 +68,14 @@ export interface Patch {
   method: string;
   hparams: Record<string, unknown>;
   requests: EditRequest[];
-  /** At most one a tensor. */
+  /**
+   * One a tensor; in a stack several of one tensor where some are dense. ΔW is their sum, in this order.
+   */
   deltas: TensorDelta[];
   /** The version of emend that made it. */
   version: string;
+  /** Of a stack: its patches in order; see stack.ts. */
+  parts?: PatchPart[];
 }
 
 /**
@@ -81,8 +99,8 @@ export async function patchOf(model: LoadedModel, edit: Edit): Promise<Patch> {
     deltas: roles.map((role) => {
       const parts = deltas.filter((delta) => delta.role === role);
       const w = weight(model, role);
-      const left = sideBySide(parts.map(({ left, rank }) => ({ values: left, rank })), w.out);
-      const right = sideBySide(parts.map(({ right, rank }) => ({ values: right, rank })), w.in);
+      const left = sideBySide(parts.map(({ left, rank }) => ({ values: left, rank })));
+      const right = sideBySide(parts.map(({ right, rank }) => ({ values: right, rank })));
       const ranks = requestsOfRanks(parts, requests.length);
       return { kind: "low-rank", tensor: tensorName(model, w), role, layout: w.layout, left, right, ranks };
     }),
@@ -95,8 +113,11 @@ export async function patchOf(model: LoadedModel, edit: Edit): Promise<Patch> {
  * @param file the patch's name for the error text
  * @throws {InputError} naming both hashes
  */
-export async function requireBase(patch: Patch, model: LoadedModel, file = "The patch"): Promise<void> {
-  const { checkpoint } = model;
+export async function requireBase(
+  patch: Patch,
+  { checkpoint }: Pick<LoadedModel, "checkpoint">,
+  file = "The patch",
+): Promise<void> {
   const hash = await checkpoint.hash();
   if (hash === patch.base.hash) return;
   const made = `${patch.base.hash.slice(0, 8)}… (${patch.base.name})`;
@@ -116,7 +137,7 @@ export function applyPatch(model: Model, patch: Patch): Disposable {
 }
 
 /** The folder's or file's own name: where a model lies is nobody else's business. */
-function baseName({ path }: Checkpoint): string {
+export function baseName({ path }: Checkpoint): string {
   return basename(resolve(path));
 }
 
@@ -126,6 +147,7 @@ function overlayOf(model: Model, delta: TensorDelta): WeightDelta {
   if (w === undefined || tensorName(model, w) !== tensor) {
     throw new InputError(
       `The patch changes ${show(tensor)} (${role}), which is no linear map of ${model.name}`,
+      { hint: "A model with such a change can be written: see emend patch apply --help" },
     );
   }
   if (delta.kind === "dense") {
@@ -148,20 +170,6 @@ function requireShape(tensor: string, got: number[], expected: number[]): void {
   throw new InputError(
     `The patch changes ${show(tensor)} as [${got.join(", ")}]; in this model it is [${expected.join(", ")}]`,
   );
-}
-
-/** Matrices [rows, rank] next to each other: [rows, Σ rank]. */
-function sideBySide(parts: { values: Float32Array; rank: number }[], rows: number): Float32Array {
-  const total = parts.reduce((sum, { rank }) => sum + rank, 0);
-  const out = new Float32Array(rows * total);
-  let column = 0;
-  for (const { values, rank } of parts) {
-    for (let row = 0; row < rows; row++) {
-      out.set(values.subarray(row * rank, (row + 1) * rank), row * total + column);
-    }
-    column += rank;
-  }
-  return out;
 }
 
 /**

@@ -6,7 +6,6 @@ import { z } from "npm:zod@4.6.7";
 import { fromFloat32, toFloat32 } from "../engine/io/convert.ts";
 import { findNonFinite } from "../engine/io/dtypes.ts";
 import { InputError, show } from "../engine/io/errors.ts";
-import { isObject } from "../engine/io/json.ts";
 import {
   parseSafetensors,
   type SafetensorsFile,
@@ -14,10 +13,13 @@ import {
   writeSafetensors,
 } from "../engine/io/safetensors.ts";
 import { openFile } from "../engine/io/source.ts";
-import type { Patch, TensorDelta } from "./patch.ts";
+import { canonical } from "./canonical.ts";
+import type { Patch, PatchPart, TensorDelta } from "./patch.ts";
+import { partsOf } from "./stack.ts";
 
 const FORMAT = "emend-patch";
-const FORMAT_VERSION = "1";
+/** Version 2 may list a tensor several times, which a reader of version 1 would refuse. */
+const [ONCE, REPEATED] = ["1", "2"];
 
 /** A metadata string that holds JSON. */
 const json = <T extends z.ZodType>(schema: T) =>
@@ -53,6 +55,14 @@ const metadataSchema = z.object({
   requests: json(z.array(requestSchema)),
   tensors: json(z.array(tensorSchema).min(1)),
   emend_version: z.string().min(1),
+  stack: json(z.array(z.object({
+    base_name: z.string().min(1),
+    method: z.string().min(1),
+    hparams: z.record(z.string(), z.unknown()),
+    requests: z.number().int().min(0),
+    tensors: z.array(z.object({ name: z.string(), rank: z.number().int().min(1).optional() })).min(1),
+    emend_version: z.string().min(1),
+  }))).optional(),
 });
 
 type TensorRecord = z.infer<typeof tensorSchema>;
@@ -62,14 +72,19 @@ type TensorRecord = z.infer<typeof tensorSchema>;
  * @throws {InputError} when a change is not finite, or the file cannot be written
  */
 export async function writePatch(path: string, patch: Patch): Promise<void> {
-  const { base, modelType, method, hparams, requests, deltas, version } = patch;
-  const tensors = deltas.flatMap((delta) => tensorsOf(delta, path));
+  const { base, modelType, method, hparams, requests, deltas, version, parts } = patch;
+  const times = new Map<string, number>();
+  const tensors = deltas.flatMap((delta) => {
+    const time = (times.get(delta.tensor) ?? 0) + 1;
+    times.set(delta.tensor, time);
+    return tensorsOf(delta, time, path);
+  });
   const records = deltas.map(({ tensor: name, role, layout, ...rest }): TensorRecord => (
     { name, role, layout, ranks: rest.kind === "low-rank" ? rest.ranks : undefined }
   ));
   await writeSafetensors(path, tensors, {
     format: FORMAT,
-    format_version: FORMAT_VERSION,
+    format_version: times.size === deltas.length ? ONCE : REPEATED,
     base_hash: base.hash,
     base_name: base.name,
     model_type: modelType,
@@ -78,6 +93,7 @@ export async function writePatch(path: string, patch: Patch): Promise<void> {
     requests: canonical(requests),
     tensors: canonical(records),
     emend_version: version,
+    ...(parts === undefined ? {} : { stack: canonical(parts.map(recordOf)) }),
   });
 }
 
@@ -116,22 +132,35 @@ async function parsePatch(file: SafetensorsFile): Promise<Patch> {
   }
 
   const deltas: TensorDelta[] = [];
-  const tensors = new Set<string>(), roles = new Set<string>();
+  const times = new Map<string, number>();
+  const owners = new Map<string, string>();
+  const homes = new Map<string, string>();
   for (const { name: tensor, role, layout, ranks } of metadata.tensors) {
-    if (tensors.has(tensor) || roles.has(role)) {
+    const time = (times.get(tensor) ?? 0) + 1;
+    times.set(tensor, time);
+    const home = canonical([role, layout ?? null]);
+    const elsewhere = (owners.get(role) ?? tensor) !== tensor || (homes.get(tensor) ?? home) !== home;
+    if (elsewhere || (time > 1 && metadata.format_version === ONCE)) {
       throw new InputError(`Cannot read ${path}: it lists tensor ${show(tensor)} (${show(role)}) twice`);
     }
-    tensors.add(tensor);
-    roles.add(role);
+    owners.set(role, tensor);
+    homes.set(tensor, home);
     if (ranks === undefined) {
       const orientation = layout === undefined ? {} : { layout };
-      deltas.push({ kind: "dense", tensor, role, ...orientation, ...await take(`${tensor}.delta`) });
+      deltas.push({
+        kind: "dense",
+        tensor,
+        role,
+        ...orientation,
+        ...await take(partName(tensor, "delta", time)),
+      });
       continue;
     }
     if (layout === undefined) {
       throw new InputError(`Cannot read ${path}: tensor ${show(tensor)} has ranks but no layout`);
     }
-    const left = await take(`${tensor}.left`, 2), right = await take(`${tensor}.right`, 2);
+    const left = await take(partName(tensor, "left", time), 2);
+    const right = await take(partName(tensor, "right", time), 2);
     if (left.shape[1] !== ranks.length || right.shape[1] !== ranks.length) {
       throw new InputError(
         `Cannot read ${path}: the factors of ${show(tensor)} are [${left.shape.join(", ")}] and ` +
@@ -151,7 +180,7 @@ async function parsePatch(file: SafetensorsFile): Promise<Patch> {
   if (unlisted !== undefined) {
     throw new InputError(`Cannot read ${path}: its metadata does not list tensor ${show(unlisted)}`);
   }
-  return {
+  const patch: Patch = {
     base: { hash: metadata.base_hash, name: metadata.base_name },
     modelType: metadata.model_type,
     method: metadata.method,
@@ -159,10 +188,38 @@ async function parsePatch(file: SafetensorsFile): Promise<Patch> {
     requests,
     deltas,
     version: metadata.emend_version,
+    ...(metadata.stack === undefined ? {} : { parts: metadata.stack.map(partOf) }),
   };
+  try {
+    partsOf(patch);
+  } catch (cause) {
+    const why = (cause as Error).message;
+    throw new InputError(`Cannot read ${path}: ${why[0].toLowerCase()}${why.slice(1)}`, { cause });
+  }
+  return patch;
 }
 
-function checkMetadata(metadata: Record<string, string>, path: string): z.infer<typeof metadataSchema> {
+type PartRecord = NonNullable<z.infer<typeof metadataSchema>["stack"]>[0];
+
+function recordOf({ base, method, hparams, requests, tensors, version }: PatchPart): PartRecord {
+  const records = tensors.map(({ tensor: name, rank }) => ({ name, rank }));
+  return { base_name: base.name, method, hparams, requests, tensors: records, emend_version: version };
+}
+
+function partOf({ base_name, method, hparams, requests, tensors, emend_version }: PartRecord): PatchPart {
+  const changes = tensors.map(({ name: tensor, ...rest }) => ({ tensor, ...rest }));
+  return { base: { name: base_name }, method, hparams, requests, tensors: changes, version: emend_version };
+}
+
+/** The file's name of a part of a change; a tensor that is listed again gets a number: NAME.delta.2. */
+function partName(tensor: string, part: "left" | "right" | "delta", time: number): string {
+  return time === 1 ? `${tensor}.${part}` : `${tensor}.${part}.${time}`;
+}
+
+function checkMetadata(
+  metadata: Record<string, string>,
+  path: string,
+): z.infer<typeof metadataSchema> & { format_version: string } {
   const { format, format_version: version } = metadata;
   if (format !== FORMAT) {
     throw new InputError(
@@ -172,35 +229,28 @@ function checkMetadata(metadata: Record<string, string>, path: string): z.infer<
       },
     );
   }
-  if (version !== FORMAT_VERSION) {
+  if (version !== ONCE && version !== REPEATED) {
     throw new InputError(
-      `${path} is a patch in format version ${show(version)}; this emend reads version ${FORMAT_VERSION}`,
+      `${path} is a patch in format version ${show(version)}; this emend reads ${ONCE} and ${REPEATED}`,
       { hint: "Update emend" },
     );
   }
   const result = metadataSchema.safeParse(metadata);
-  if (result.success) return result.data;
+  if (result.success) return { ...result.data, format_version: version };
   const { path: at, message } = result.error.issues[0];
   throw new InputError(`Cannot read ${path}: bad ${at.map(String).join(".")} in its metadata: ${message}`);
 }
 
-function tensorsOf(delta: TensorDelta, path: string): TensorOut[] {
+function tensorsOf(delta: TensorDelta, time: number, path: string): TensorOut[] {
   const { tensor } = delta;
-  const out = (part: string, shape: number[], values: Float32Array): TensorOut => {
+  const out = (part: "left" | "right" | "delta", shape: number[], values: Float32Array): TensorOut => {
     const bytes = fromFloat32("F32", values);
     if (findNonFinite({ dtype: "F32" }, bytes) >= 0) {
       throw new InputError(`Cannot write ${path}: the change of ${show(tensor)} is not finite`);
     }
-    return { name: `${tensor}.${part}`, dtype: "F32", shape, data: () => [bytes] };
+    return { name: partName(tensor, part, time), dtype: "F32", shape, data: () => [bytes] };
   };
   if (delta.kind === "dense") return [out("delta", delta.shape, delta.values)];
   const { left, right, ranks: { length: rank } } = delta;
   return [out("left", [left.length / rank, rank], left), out("right", [right.length / rank, rank], right)];
-}
-
-/** JSON with every object's keys in order, so that equal values are equal texts. */
-function canonical(value: unknown): string {
-  const sorted = (_: string, item: unknown) =>
-    isObject(item) ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => a < b ? -1 : 1)) : item;
-  return JSON.stringify(value, sorted);
 }

@@ -20,6 +20,7 @@ export async function writePeft(dir: string, patch: Patch): Promise<void> {
     if (delta.kind === "low-rank") return delta;
     throw new InputError(
       `Cannot write a PEFT adapter to ${dir}: the change of ${show(delta.tensor)} has no low rank`,
+      { hint: "Where it has one but was saved without, emend patch diff --max-rank finds it" },
     );
   });
   const rank = Math.max(...deltas.map(({ ranks }) => ranks.length));

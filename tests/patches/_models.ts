@@ -1,7 +1,9 @@
 /** What the tests of patches share: models, edits of seeded noise, logits, and the bytes of folders. */
 import assert from "node:assert/strict";
-import { join } from "node:path";
+import { Buffer } from "node:buffer";
+import { basename, join } from "node:path";
 import type { Edit, WeightDelta } from "../../editors/edit.ts";
+import type { Checkpoint } from "../../engine/io/checkpoint.ts";
 import { toFloat32 } from "../../engine/io/convert.ts";
 import { parseSafetensors } from "../../engine/io/safetensors.ts";
 import { openFile } from "../../engine/io/source.ts";
@@ -12,6 +14,8 @@ import { copy } from "../../engine/ops/elementwise.ts";
 import { logits } from "../../engine/ops/vocab_loss.ts";
 import { createTensor, freeTensor } from "../../engine/tensor/tensor.ts";
 import { readF32 } from "../../engine/tensor/transfer.ts";
+import { linearMaps } from "../../patches/names.ts";
+import type { LowRankDelta, Patch } from "../../patches/patch.ts";
 import { normals } from "../engine/ops/_reference.ts";
 
 /** A tiny model's folder. */
@@ -82,4 +86,43 @@ export const NO_TOKENIZER = { tokenizer: false };
 export async function baseTensor(model: LoadedModel, tensor: string): Promise<Float32Array> {
   const info = model.checkpoint.weights.get(tensor)!;
   return toFloat32(info.dtype, await model.checkpoint.rows(tensor, 0, info.shape[0]));
+}
+
+/** A patch of seeded noise for linear maps of a checkpoint, without a device: one request, and ranks of it. */
+export async function noisePatch(
+  checkpoint: Checkpoint,
+  ranks: Record<string, number>,
+  seed: number,
+): Promise<Patch> {
+  const maps = linearMaps(checkpoint);
+  const deltas = Object.entries(ranks).map(([role, rank], i): LowRankDelta => {
+    const { name: tensor, layout, out, in: inner } = maps.find((map) => map.role === role)!;
+    const f32 = (n: number, k: number) => Float32Array.from(normals(n, seed + 10 * i + k, 0.3));
+    const [left, right] = [f32(out * rank, 1), f32(inner * rank, 2)];
+    return { kind: "low-rank", tensor, role, layout, left, right, ranks: Array(rank).fill(0) };
+  });
+  return {
+    base: { hash: await checkpoint.hash(), name: basename(checkpoint.path) },
+    modelType: String(checkpoint.config.model_type),
+    method: "rome",
+    hparams: {},
+    requests: [{ prompt: "{} is in", subject: `City ${seed}`, target: " Italy" }],
+    deltas,
+    version: "0.1.0",
+  };
+}
+
+/** Copies a folder's files. */
+export async function copyFolder(from: string, to: string): Promise<void> {
+  await Deno.mkdir(to);
+  for (const [name, bytes] of Object.entries(await filesOf(from))) {
+    await Deno.writeFile(join(to, name), bytes);
+  }
+}
+
+/** Two folders' files (see {@link filesOf}) are the same; says which differ instead of printing megabytes. */
+export function assertSameFiles(got: Record<string, Uint8Array>, wanted: Record<string, Uint8Array>): void {
+  assert.deepEqual(Object.keys(got).sort(), Object.keys(wanted).sort());
+  const differ = Object.keys(got).filter((name) => Buffer.compare(got[name], wanted[name]) !== 0);
+  assert.deepEqual(differ, []);
 }

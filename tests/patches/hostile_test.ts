@@ -51,13 +51,23 @@ function patchBytes(
 const tensors = (...records: unknown[]) => ({ metadata: { tensors: JSON.stringify(records) } });
 const both = { "w.left": [3, 1], "w.right": [2, 1] };
 
+const PART = {
+  base_name: "m",
+  method: "rome",
+  hparams: {},
+  requests: 1,
+  tensors: [{ name: "w", rank: 1 }],
+  emend_version: "0.1.0",
+};
+const stack = (...parts: unknown[]) => ({ metadata: { stack: JSON.stringify(parts) } });
+
 const LIES: [what: string, lie: Lie, message: RegExp][] = [
   ["no format", { metadata: { format: undefined } }, /is not a patch: its metadata has no format$/],
   ["another format", { metadata: { format: "pt" } }, /is not a patch: its metadata has another format$/],
   [
     "a later version",
-    { metadata: { format_version: "2" } },
-    /in format version "2"; this emend reads version 1$/,
+    { metadata: { format_version: "3" } },
+    /in format version "3"; this emend reads 1 and 2$/,
   ],
   ["no base", { metadata: { base_hash: undefined } }, /bad base_hash in its metadata/],
   [
@@ -98,6 +108,39 @@ const LIES: [what: string, lie: Lie, message: RegExp][] = [
   ["another dtype", { dtype: "F16" }, /tensor "w\.left" is F16 \[3, 1\]$/],
   ["NaN", { values: [1, NaN] }, /tensor "w\.left" holds a value that is not finite$/],
   ["infinity", { values: [1, 1, 1, 1, -Infinity] }, /tensor "w\.right" holds a value that is not finite$/],
+  [
+    "a tensor again in another role",
+    {
+      metadata: { format_version: "2", tensors: JSON.stringify([TENSORS[0], { ...TENSORS[0], role: "x" }]) },
+    },
+    /lists tensor "w" \("x"\) twice$/,
+  ],
+  [
+    "a tensor again without factors",
+    { metadata: { format_version: "2", tensors: JSON.stringify([TENSORS[0], TENSORS[0]]) } },
+    /it has no tensor "w\.left\.2"$/,
+  ],
+  ["a stack that is no JSON", { metadata: { stack: "[" } }, /bad stack in its metadata: it is not JSON$/],
+  ["a stack of nothing", stack(), /the stack has 1 requests, its parts 0 together$/],
+  ["a part without a method", stack({ ...PART, method: undefined }), /bad stack\.0\.method in its metadata/],
+  ["a part with requests too many", stack({ ...PART, requests: 2 }), /1 requests, its parts 2 together$/],
+  [
+    "a part with ranks too many",
+    stack({ ...PART, tensors: [{ name: "w", rank: 2 }] }),
+    /no such change of "w" as its part says$/,
+  ],
+  ["a part that is dense", stack({ ...PART, tensors: [{ name: "w" }] }), /no such change of "w" as its part/],
+  [
+    "a part of another tensor",
+    stack({ ...PART, tensors: [{ name: "v", rank: 1 }] }),
+    /no such change of "v"/,
+  ],
+  ["a part twice", stack(PART, { ...PART, requests: 0 }), /no such change of "w" as its part says$/],
+  [
+    "a rank of another part's request",
+    stack({ ...PART, requests: 0 }),
+    /a rank of "w" is for request 0, which is another part's$/,
+  ],
 ];
 
 Deno.test("readPatch() reads the honest file that the lies start from", async () => {

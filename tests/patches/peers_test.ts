@@ -11,6 +11,7 @@ import { loadModel } from "../../engine/models/load.ts";
 import { writeCheckpoint } from "../../patches/checkpoint.ts";
 import { applyPatch, patchOf } from "../../patches/patch.ts";
 import { writePeft } from "../../patches/peft.ts";
+import { stackPatches } from "../../patches/stack.ts";
 import { withGpu } from "../_gpu.ts";
 import { fixture, inFolder, NEEDS, sha256, SMOLLM2, testWith } from "../engine/io/_data.ts";
 import { relativeError } from "../engine/models/_fixtures.ts";
@@ -41,9 +42,10 @@ async function readFixture(name: string): Promise<Fixture> {
   const deltas: WeightDelta[] = [];
   for (const { name, shape } of entries.values()) {
     if (!name.endsWith(".left")) continue;
-    const role = name.slice(0, -".left".length);
-    const [left, right] = [await readTensor(path, name), await readTensor(path, `${role}.right`)];
-    deltas.push({ role, rank: shape[1], left: left.values, right: right.values });
+    const full = name.slice(0, -".left".length);
+    const [left, right] = [await readTensor(path, name), await readTensor(path, `${full}.right`)];
+    // The names of a stack's parts have a number before them.
+    deltas.push({ role: full.replace(/^\d+:/, ""), rank: shape[1], left: left.values, right: right.values });
   }
   return {
     deltas,
@@ -58,7 +60,11 @@ async function readFixture(name: string): Promise<Fixture> {
 }
 
 /** Writes the fixture's edit, and holds files and logits against what the peers were given and gave. */
-function checkAgainstPeers(name: string, path: string, options: { rounds: boolean; files: boolean }) {
+function checkAgainstPeers(
+  name: string,
+  path: string,
+  options: { rounds: boolean; files: boolean; stack?: boolean },
+) {
   return withGpu(async (gpu) => {
     const expected = await readFixture(name);
     const load = (path: string) => loadModel(gpu, path, { tokenizer: expected.text !== undefined });
@@ -69,7 +75,8 @@ function checkAgainstPeers(name: string, path: string, options: { rounds: boolea
     };
     using model = await load(path);
     const { vocab } = model.dims;
-    const patch = await patchOf(model, editOf(expected.deltas));
+    const edits = options.stack ? expected.deltas.map((delta) => [delta]) : [expected.deltas];
+    const patch = stackPatches(await Promise.all(edits.map((deltas) => patchOf(model, editOf(deltas)))));
     if (expected.text !== undefined) assert.deepEqual(model.tokenizer.encode(expected.text), expected.ids);
     {
       using _patch = applyPatch(model, patch);
@@ -103,6 +110,13 @@ for (const name of ["gpt2-tiny", "gpt2-tiny-sharded", "llama-tiny", "smollm2-tin
   Deno.test(
     `transformers and PEFT compute our logits from the files of an edited ${name}`,
     checkAgainstPeers(name, modelFolder(name), { rounds, files: true }),
+  );
+}
+
+for (const name of ["gpt2-tiny", "llama-tiny"]) {
+  Deno.test(
+    `transformers and PEFT compute our logits from the files of a stack of rank-one edits of ${name}`,
+    checkAgainstPeers(`${name}.stack`, modelFolder(name), { rounds: false, files: true, stack: true }),
   );
 }
 

@@ -5,7 +5,7 @@
 For each base: factors of seeded noise; `deno run tools/patches/write.ts` writes the edited model folder and
 the PEFT adapter; transformers loads the folder (a weight that is missing or left over is an error), and, where
 the base is a folder itself, the base with the adapter. The fixture holds the factors `ROLE.left`,
-`ROLE.right`, and `logits` and `peft` [sum of T, vocabulary / every] in f32. Metadata: the sequences, `every`,
+`ROLE.right` (`N:ROLE` for the Nth patch of a stack), and `logits` and `peft` [sum of T, vocabulary / every] in f32. Metadata: the sequences, `every`,
 SHA-256 of the files that transformers read, and for bases with a tokenizer a text with AutoTokenizer's ids.
 
 Needs torch, transformers, safetensors, peft (see `versions` in the metadata), and deno.
@@ -35,6 +35,13 @@ BASES = {
     "gpt2-tiny-sharded": ("models/gpt2-tiny-sharded", {"layer.1.mlp.down": 2, "layer.2.mlp.down": 1}),
     "llama-tiny": ("models/llama-tiny", {"layer.0.mlp.down": 1, "layer.1.mlp.down": 3, "layer.1.attn.q": 1}),
     "smollm2-tiny": ("models/smollm2-tiny", {"layer.1.mlp.down": 2}),
+    # Stacks of patches of rank one, several of them in one matrix.
+    "gpt2-tiny.stack": ("models/gpt2-tiny", {
+        "1:layer.1.mlp.down": 1, "2:layer.0.mlp.down": 1, "3:layer.1.mlp.down": 1,
+        "4:layer.2.mlp.down": 1, "5:layer.1.mlp.down": 1, "6:layer.2.mlp.down": 1}),
+    "llama-tiny.stack": ("models/llama-tiny", {
+        "1:layer.0.mlp.down": 1, "2:layer.1.mlp.down": 1, "3:layer.0.mlp.down": 1,
+        "4:layer.1.attn.q": 1, "5:layer.1.mlp.down": 1}),
     "tiny-llama-bpe.gguf": ("io/tiny-llama-bpe.gguf", {"layer.1.mlp.down": 2}),
 }
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -120,7 +127,8 @@ def make(name, base, roles, every=1, scale=0.3):
         if base.is_dir():
             adapted = peft.PeftModel.from_pretrained(load(base), out / "adapter").eval()
             lora = sum("lora_A" in key for key, _ in adapted.named_parameters())
-            assert lora == len(roles), f"{lora} adapted modules of {len(roles)}"
+            matrices = {role.split(":")[-1] for role in roles}
+            assert lora == len(matrices), f"{lora} adapted modules of {len(matrices)}"
             tensors["peft"] = logits(adapted, sequences, every)
             error = ((tensors["peft"] - tensors["logits"]).norm() / tensors["logits"].norm()).item()
             print(f"{name}: adapter against edited checkpoint {error:.2e} relative")
