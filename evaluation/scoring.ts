@@ -1,16 +1,18 @@
 /**
  * Scores of continuations under teacher forcing, and the likeliest next tokens. All prompts go through the
- * model as one batch of rows; a prompt that occurs with several continuations is computed once.
+ * model as one batch of rows; a prompt that occurs with several continuations is computed once, and the head
+ * runs once on each row that predicts a target token.
  */
 import { requireRoom } from "../editors/requests.ts";
+import { InputError } from "../engine/io/errors.ts";
 import { finalNorm, forward, type Model, weight } from "../engine/models/model.ts";
-import { packRows, selectRows } from "../engine/models/rows.ts";
+import { packRows, selectRows, type Sequence } from "../engine/models/rows.ts";
+import { likeliest } from "../engine/models/sample.ts";
 import type { Ctx } from "../engine/ops/context.ts";
 import { copy } from "../engine/ops/elementwise.ts";
-import { gatherRows } from "../engine/ops/rows.ts";
-import { logits, vocabLoss } from "../engine/ops/vocab_loss.ts";
+import { logits, vocabScores } from "../engine/ops/vocab_loss.ts";
 import { createTensor, freeTensor } from "../engine/tensor/tensor.ts";
-import { fromHost, readF32 } from "../engine/tensor/transfer.ts";
+import { fromHost, readF32, readTensors } from "../engine/tensor/transfer.ts";
 
 /** A prompt and the continuation whose probability is wanted, as token ids. */
 export interface Continuation {
@@ -18,50 +20,61 @@ export interface Continuation {
   target: readonly number[];
 }
 
+/** What a model says to a continuation, token by token. */
+export interface TargetScore {
+  /** Natural log-probability of each target token given the prompt and the target's earlier tokens. */
+  logProbs: number[];
+  /** The likeliest token at each of these places, the lowest id among equals. */
+  argmax: number[];
+}
+
 /** Rows a batch at most, unless one sequence alone has more; longer lists are cut into several. */
 const MAX_ROWS = 1024;
 
 /**
- * Log-probability of every target token given the prompt and the target's earlier tokens.
- * @throws {InputError} when a prompt with its continuation does not fit the context
+ * Scores continuations under teacher forcing, in the order of `items`.
+ * @throws {InputError} when a prompt is empty or does not fit the context with its continuation
  */
-export async function scoreContinuations(model: Model, items: readonly Continuation[]): Promise<number[][]> {
-  const rowsOf = ({ prompt, target }: Continuation) => prompt.length + target.length - 1;
-  for (const item of items) requireRoom(rowsOf(item), model.dims, "A prompt with its continuation");
-  const out: number[][] = [];
-  for (const batch of batches(items, rowsOf)) out.push(...await scoreBatch(model, batch));
-  return out;
+export async function scoreTargets(model: Model, items: readonly Continuation[]): Promise<TargetScore[]> {
+  for (const { prompt, target } of items) {
+    if (prompt.length === 0) throw new InputError("Cannot score the continuation of an empty prompt");
+    requireRoom(prompt.length + target.length - 1, model.dims, "A prompt with its continuation");
+  }
+  const scores: TargetScore[] = items.map(() => ({ logProbs: [], argmax: [] }));
+  const asked = items.map((item, i) => ({ ...item, key: item.prompt.join(), score: scores[i] }))
+    .filter(({ target }) => target.length > 0);
+  const grouped = [...Map.groupBy(asked, ({ key }) => key).values()].flat();
+  const rowsOf = (item: Asked, before?: Asked) =>
+    item.target.length + (item.key === before?.key ? 0 : item.prompt.length);
+  for (const batch of batches(grouped, rowsOf)) await scoreBatch(model, batch);
+  return scores;
+}
+
+/** A continuation with the name of its prompt and the place for its score. */
+interface Asked extends Continuation {
+  key: string;
+  score: TargetScore;
 }
 
 /** Cuts a list where a batch would have more than {@link MAX_ROWS} rows. */
-function* batches<T>(items: readonly T[], rowsOf: (item: T) => number): Generator<T[]> {
+function* batches<T>(items: readonly T[], rowsOf: (item: T, before?: T) => number): Generator<T[]> {
   let batch: T[] = [], rows = 0;
   for (const item of items) {
-    if (batch.length > 0 && rows + rowsOf(item) > MAX_ROWS) {
+    if (batch.length > 0 && rows + rowsOf(item, batch.at(-1)) > MAX_ROWS) {
       yield batch;
       [batch, rows] = [[], 0];
     }
+    rows += rowsOf(item, batch.at(-1));
     batch.push(item);
-    rows += rowsOf(item);
   }
   if (batch.length > 0) yield batch;
 }
 
-async function scoreBatch(model: Model, items: readonly Continuation[]): Promise<number[][]> {
+async function scoreBatch(model: Model, items: readonly Asked[]): Promise<void> {
   const { gpu, dims } = model;
-  const sequences: { ids: number[] }[] = [];
-  const index = new Map<string, number>();
-  const sequenceOf = items.map(({ prompt, target }) => {
-    const ids = [...prompt, ...target.slice(0, -1)];
-    const key = ids.join();
-    if (!index.has(key)) index.set(key, sequences.push({ ids }) - 1);
-    return index.get(key)!;
-  });
+  const { sequences, wanted } = packContinuations(items);
   const packing = { windows: dims.windows };
   using rows = packRows(gpu, sequences, packing);
-  const wanted = items.flatMap(({ prompt, target }, i) =>
-    target.map((id, t) => ({ row: rows.rowOf(sequenceOf[i], prompt.length - 1 + t), id }))
-  );
   const chosen = [...new Set(wanted.map((w) => w.row))].sort((a, b) => a - b);
   using select = selectRows(gpu, rows, chosen, sequences, packing);
   const place = new Map(chosen.map((row, i) => [row, i]));
@@ -69,23 +82,60 @@ async function scoreBatch(model: Model, items: readonly Continuation[]): Promise
   const tensors = [
     fromHost(gpu, "scored rows", [n], Uint32Array.from(wanted, (w) => place.get(w.row)!)),
     fromHost(gpu, "scored tokens", [n], Uint32Array.from(wanted, (w) => w.id)),
-    fromHost(gpu, "ones", [n], new Float32Array(n).fill(1)),
-    createTensor(gpu, "scores", [n]),
+    createTensor(gpu, "log-probabilities", [n]),
+    createTensor(gpu, "likeliest tokens", [n], { dtype: "u32" }),
   ];
-  const [gather, targets, weights, scores] = tensors;
+  const [scored, targets, logProbs, best] = tensors;
   try {
     const ctx: Ctx = { gpu, r: gpu.recorder() };
     const h = finalNorm(ctx, model, forward(ctx, model, rows, { select }));
-    const loss = vocabLoss(ctx, gatherRows(ctx, h, gather), weight(model, "head"), { targets, weights });
-    copy(ctx, loss, scores);
+    vocabScores(ctx, h, weight(model, "head"), { rows: scored, targets }, { logProbs, best });
     using plan = ctx.r.finish("score");
     plan.run();
-    const flat = await readF32(gpu, scores);
-    let at = 0;
-    return items.map(({ target }) => target.map(() => -flat[at++]));
+    const [values, tokens] = await readTensors(gpu, logProbs, best);
+    wanted.forEach(({ score }, i) => {
+      score.logProbs.push(values[i]);
+      score.argmax.push(tokens[i]);
+    });
   } finally {
     tensors.forEach((t) => freeTensor(gpu, t));
   }
+}
+
+/** A token whose probability is wanted after a row. */
+interface Wanted {
+  row: number;
+  id: number;
+  score: TargetScore;
+}
+
+/**
+ * Sequences in which every prompt is computed once: it goes on with its longest target, and a target that
+ * begins otherwise is a tail over the prompt's rows. The last token of a target is never fed.
+ * @param items those of one prompt next to each other
+ */
+function packContinuations(items: readonly Asked[]): { sequences: Sequence[]; wanted: Wanted[] } {
+  const sequences: Sequence[] = [];
+  const wanted: Wanted[] = [];
+  let end = 0;
+  for (const group of Map.groupBy(items, ({ key }) => key).values()) {
+    const { prompt } = group[0];
+    const slot = end, count = prompt.length;
+    const runs: { fed: readonly number[]; row: number }[] = [];
+    for (const { target, score } of group.toSorted((a, b) => b.target.length - a.target.length)) {
+      const fed = target.slice(0, -1);
+      let run = runs.find((known) => fed.every((id, t) => id === known.fed[t]));
+      if (!run) {
+        const tail = runs.length > 0;
+        sequences.push({ ids: [...prompt, ...fed], ...tail && { from: count, prefix: { slot, count } } });
+        runs.push(run = { fed, row: tail ? end : end + count });
+        end = run.row + fed.length;
+      }
+      const { row } = run;
+      target.forEach((id, t) => wanted.push({ row: t === 0 ? slot + count - 1 : row + t - 1, id, score }));
+    }
+  }
+  return { sequences, wanted };
 }
 
 /** Mean of log-probabilities: the length-normalised score that ROME's evaluation compares. */
@@ -138,22 +188,15 @@ async function topOfBatch(
     using plan = ctx.r.finish("top tokens");
     plan.run();
     const all = await readF32(gpu, kept);
-    return prompts.map((_, i) => likeliest(all.subarray(i * dims.vocab, (i + 1) * dims.vocab), k));
+    return prompts.map((_, i) => likeliestOf(all.subarray(i * dims.vocab, (i + 1) * dims.vocab), k));
   } finally {
     freeTensor(gpu, kept);
   }
 }
 
-function likeliest(row: Float32Array, k: number): TokenProbability[] {
-  const top = row.reduce((a, b) => Math.max(a, b), -Infinity);
+function likeliestOf(row: Float32Array, k: number): TokenProbability[] {
+  const best = likeliest(row, k);
+  const top = row[best[0]];
   const total = row.reduce((sum, z) => sum + Math.exp(z - top), 0);
-  const best: number[] = [];
-  for (let id = 0; id < row.length; id++) {
-    if (best.length === k && row[id] <= row[best[k - 1]]) continue;
-    let at = best.length;
-    while (at > 0 && row[id] > row[best[at - 1]]) at--;
-    best.splice(at, 0, id);
-    best.length = Math.min(best.length, k);
-  }
   return best.map((id) => ({ id, p: Math.exp(row[id] - top) / total }));
 }

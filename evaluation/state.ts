@@ -2,7 +2,7 @@
 import { generate } from "../engine/models/generate.ts";
 import type { Model } from "../engine/models/model.ts";
 import { type EditRequest, fill, tokeniseTarget } from "../editors/requests.ts";
-import { type Continuation, meanLogProb, scoreContinuations, topTokens } from "./scoring.ts";
+import { type Continuation, meanLogProb, scoreTargets, topTokens } from "./scoring.ts";
 
 /** The model's state at one request; part of `edit --json`. */
 export interface RequestState {
@@ -35,7 +35,7 @@ export async function requestStates(model: Model, requests: readonly EditRequest
         : [{ prompt: prompts[i].ids, target: tokeniseTarget(tokenizer, prompts[i], target) }]
     )
   );
-  const scores = await scoreContinuations(model, items);
+  const scores = await scoreTargets(model, items);
   const top = await topTokens(model, prompts.map((p) => p.ids), 5);
   const maxTokens = Math.max(GENERATED, ...items.map((item) => item.target.length));
   const texts: number[][] = [];
@@ -46,8 +46,8 @@ export async function requestStates(model: Model, requests: readonly EditRequest
   let at = 0;
   return requests.map((r, i) => ({
     top: top[i].map(({ id, p }) => ({ token: tokenizer.token(id), p })),
-    p_target: Math.exp(meanLogProb(scores[at++])),
-    ...(r.true === undefined ? {} : { p_true: Math.exp(meanLogProb(scores[at++])) }),
+    p_target: Math.exp(meanLogProb(scores[at++].logProbs)),
+    ...(r.true === undefined ? {} : { p_true: Math.exp(meanLogProb(scores[at++].logProbs)) }),
     generation: tokenizer.decode(texts[i]),
   }));
 }

@@ -1,17 +1,19 @@
 /**
- * Text generation. Greedy decoding stays on the device: a plan for one row a prompt, its position and next
- * token advanced by kernels, replayed many times between two waits. Sampling reads the logits of each step.
+ * Text generation. Greedy decoding and sampling from a few likeliest tokens stay on the device: a plan for one
+ * row a prompt chooses, notes and feeds its next token, and is replayed many times between two waits. Other
+ * sampling reads the logits of each step.
  */
 import { InputError } from "../io/errors.ts";
 import { argmaxRows } from "../ops/argmax.ts";
 import type { Ctx } from "../ops/context.ts";
 import { advanceQueries, advanceRows, type DecodeState } from "../ops/decode.ts";
 import { copy } from "../ops/elementwise.ts";
+import { MAX_TOP_K, sampleTopK } from "../ops/sample.ts";
 import { logits } from "../ops/vocab_loss.ts";
-import { createTensor, freeTensor } from "../tensor/tensor.ts";
+import { createTensor, freeTensor, type Tensor } from "../tensor/tensor.ts";
 import { fromHost, readF32, readTensors, writeTensor } from "../tensor/transfer.ts";
-import { finalNorm, forward, type Model, weight } from "./model.ts";
-import { createCache, packRows, selectRows } from "./rows.ts";
+import { finalNorm, forward, type Model, type Span, weight } from "./model.ts";
+import { createCache, packRows, type Rows, selectRows } from "./rows.ts";
 import { sample, type Sampling, seededRandom } from "./sample.ts";
 
 export type { Sampling } from "./sample.ts";
@@ -22,12 +24,20 @@ export interface GenerateOptions extends Sampling {
   maxTokens: number;
   /** Tokens that end a text; they are not part of the result. Default: the model's end-of-text tokens. */
   stop?: readonly number[];
+  /**
+   * Has a text, given its new ids, reached its end? Asked at each wait. When all have, nothing more is computed;
+   * what a text has beyond its end is the caller's to cut.
+   */
+  until?: (ids: number[]) => boolean;
   /** Called with the number of new tokens after each wait. */
   onTokens?: (tokens: number) => void;
 }
 
-/** Greedy steps between two looks at the stop tokens. */
-const STEPS_PER_WAIT = 16;
+/**
+ * Steps between two looks at the texts; with `until` from the first number on, doubled up to the other. A look
+ * costs about as much as two steps of a small model, and texts whose end is asked for are mostly short.
+ */
+const FIRST_STEPS = 4, MOST_STEPS = 16;
 
 /**
  * Continues each prompt (token ids); returns the new ids alone.
@@ -38,98 +48,140 @@ export async function generate(
   prompts: readonly (readonly number[])[],
   options: GenerateOptions,
 ): Promise<number[][]> {
-  const { gpu, dims, config } = model;
-  for (const ids of prompts) {
-    if (ids.length === 0) throw new InputError("Cannot continue an empty prompt");
-    if (ids.length >= dims.maxPositions) {
-      throw new InputError(
-        `The prompt has ${ids.length} tokens; the model's context holds ${dims.maxPositions}`,
-      );
-    }
-  }
-  if (prompts.length === 0) return [];
+  const { dims, config } = model;
+  for (const ids of prompts) requireContinuable(ids, dims.maxPositions);
   const room = prompts.map((ids) => Math.min(options.maxTokens, dims.maxPositions - ids.length));
-  const capacity = Math.max(...room);
+  const capacity = Math.max(0, ...room);
+  if (capacity === 0) return prompts.map(() => []);
   const stop = new Set(
     options.stop ?? (config.type === "llama" ? config.stops : config.eos === undefined ? [] : [config.eos]),
   );
-  const sampled = (options.temperature ?? 0) > 0;
-
-  let slots = 0;
-  const sequences = prompts.map((ids) => {
-    const slot = slots;
-    slots += ids.length + capacity;
-    return { ids, slot };
-  });
-  using cache = createCache(gpu, { layers: dims.layers, slots, width: dims.kvHeads * dims.headDim });
-  const packing = { cached: true, windows: dims.windows };
-  const z = createTensor(gpu, "logits", [prompts.length, dims.vocab]);
-  const next = createTensor(gpu, "next token", [prompts.length], { dtype: "u32" });
-  const start = fromHost(gpu, "start", [prompts.length], Uint32Array.from(prompts, (ids) => ids.length));
-  const history = createTensor(gpu, "new tokens", [prompts.length, capacity], { dtype: "u32" });
-  try {
-    {
-      using rows = packRows(gpu, sequences, packing);
-      const lasts = sequences.map(({ ids }, i) => rows.rowOf(i, ids.length - 1));
-      using select = selectRows(gpu, rows, lasts, sequences, packing);
-      const ctx: Ctx = { gpu, r: gpu.recorder() };
-      const h = forward(ctx, model, rows, { cache, select });
-      copy(ctx, logits(ctx, finalNorm(ctx, model, h), weight(model, "head")), z);
-      argmaxRows(ctx, z, next);
-      using plan = ctx.r.finish("prefill");
-      plan.run();
-    }
-    const tails = sequences.map((s) => ({ ...s, from: s.ids.length - 1 }));
-    using rows = packRows(gpu, tails, packing);
-    const ctx: Ctx = { gpu, r: gpu.recorder() };
-    const first = rows.map(0);
-    const state: DecodeState = {
-      next,
-      start,
-      ids: rows.ids,
-      positions: rows.positions,
-      slots: first.slots!,
-      history,
-    };
-    advanceRows(ctx, state, dims.maxPositions);
-    const windows = new Set(Array.from({ length: dims.layers }, (_, layer) => dims.windows[layer]));
-    for (const window of windows) {
-      const layer = Array.from({ length: dims.layers }, (_, n) => n).find((n) => dims.windows[n] === window)!;
-      advanceQueries(ctx, rows.map(layer).queries, window);
-    }
-    const h = forward(ctx, model, rows, { cache });
-    copy(ctx, logits(ctx, finalNorm(ctx, model, h), weight(model, "head")), z);
-    argmaxRows(ctx, z, next);
-    using plan = ctx.r.finish("decode");
-
-    const random = seededRandom(options.seed ?? 0);
-    const chooseOnHost = async () => {
-      const all = await readF32(gpu, z);
-      const row = (i: number) => all.subarray(i * dims.vocab, (i + 1) * dims.vocab);
-      writeTensor(gpu, next, Uint32Array.from(prompts, (_, i) => sample(row(i), options, random)));
-    };
-    let texts: number[][] = prompts.map(() => []);
-    for (let done = 0; done < capacity;) {
-      const steps = sampled ? 1 : Math.min(STEPS_PER_WAIT, capacity - done);
-      if (sampled) await chooseOnHost();
-      plan.run(steps);
-      done += steps;
-      if (sampled && done % STEPS_PER_WAIT && done < capacity) continue;
-      const flat = (await readTensors(gpu, history))[0] as Uint32Array;
-      texts = room.map((most, i) => {
-        const first = i * capacity;
-        return untilStop([...flat.subarray(first, first + Math.min(done, most))], stop);
-      });
-      options.onTokens?.(done);
-      if (texts.every((ids) => ids.length < done)) break;
-    }
-    return texts;
-  } finally {
-    [z, next, start, history].forEach((t) => freeTensor(gpu, t));
+  using decoder = createDecoder(model, prompts, capacity, options);
+  let texts: number[][] = prompts.map(() => []);
+  const ended = prompts.map(() => false);
+  let steps = options.until ? FIRST_STEPS : MOST_STEPS;
+  for (let done = 0; done < capacity && !ended.every(Boolean);) {
+    const all = await decoder.next(Math.min(steps, capacity - done));
+    steps = Math.min(2 * steps, MOST_STEPS);
+    done = all[0].length;
+    texts = all.map((ids, i) => untilStop(ids.slice(0, room[i]), stop));
+    texts.forEach((ids, i) => ended[i] ||= ids.length < done || (options.until?.(ids) ?? false));
+    options.onTokens?.(done);
   }
+  return texts;
+}
+
+function requireContinuable(ids: readonly number[], maxPositions: number): void {
+  if (ids.length === 0) throw new InputError("Cannot continue an empty prompt");
+  if (ids.length < maxPositions) return;
+  throw new InputError(`The prompt has ${ids.length} tokens; the model's context holds ${maxPositions}`);
 }
 
 function untilStop(ids: number[], stop: ReadonlySet<number>): number[] {
   const end = ids.findIndex((id) => stop.has(id));
   return end < 0 ? ids : ids.slice(0, end);
+}
+
+/** Prompts being continued. */
+interface Decoder extends Disposable {
+  /** Goes on by at most `steps` tokens and waits: all new ids so far, of each prompt. */
+  next(steps: number): Promise<number[][]>;
+}
+
+/** Runs the prompts into a cache and prepares to continue each by at most `capacity` tokens. */
+function createDecoder(
+  model: Model,
+  prompts: readonly (readonly number[])[],
+  capacity: number,
+  options: GenerateOptions,
+): Decoder {
+  const { gpu, dims } = model;
+  const { temperature = 0, topK = Infinity, topP, seed = 0 } = options;
+  const count = prompts.length;
+  const random = seededRandom(seed);
+  using owned = new DisposableStack();
+  const own = (t: Tensor) => owned.adopt(t, (t) => freeTensor(gpu, t));
+  const slots = count * capacity + prompts.reduce((n, ids) => n + ids.length, 0);
+  const width = dims.kvHeads * dims.headDim;
+  const cache = owned.use(createCache(gpu, { layers: dims.layers, slots, width }));
+  const packing = { cached: true, windows: dims.windows };
+  let slot = -capacity;
+  const sequences = prompts.map((ids, i) => {
+    slot += capacity + (prompts[i - 1]?.length ?? 0);
+    return { ids, slot };
+  });
+  const tails = owned.use(packRows(gpu, sequences.map((s) => ({ ...s, from: s.ids.length - 1 })), packing));
+  const state: DecodeState = {
+    next: own(createTensor(gpu, "next token", [count], { dtype: "u32" })),
+    start: own(fromHost(gpu, "start", [count], Uint32Array.from(prompts, (ids) => ids.length))),
+    ids: tails.ids,
+    positions: tails.positions,
+    slots: tails.map(0).slots!,
+    history: own(createTensor(gpu, "new tokens", [count, capacity], { dtype: "u32" })),
+  };
+  const onHost = temperature > 0 && topK > MAX_TOP_K;
+  const kept = onHost ? own(createTensor(gpu, "logits", [count, dims.vocab])) : undefined;
+  // A number a prompt and step, in the order in which the host draws.
+  const uniforms = temperature > 0 && !onHost
+    ? own(
+      fromHost(gpu, "uniforms", [capacity, count], Float32Array.from({ length: capacity * count }, random)),
+    )
+    : undefined;
+
+  const predict = (ctx: Ctx, rows: Rows, span: Span) => {
+    const h = finalNorm(ctx, model, forward(ctx, model, rows, { ...span, cache }));
+    const z = logits(ctx, h, weight(model, "head"));
+    const { next, positions, start } = state;
+    if (kept) copy(ctx, z, kept);
+    else if (!uniforms) argmaxRows(ctx, z, next);
+    else {
+      const k = Math.max(1, Math.floor(topK));
+      sampleTopK(ctx, z, { k, temperature, topP, uniforms, positions, start }, next);
+    }
+  };
+  const feed = (ctx: Ctx) => {
+    advanceRows(ctx, state, dims.maxPositions);
+    const windows = Array.from({ length: dims.layers }, (_, layer) => dims.windows[layer]);
+    for (const window of new Set(windows)) {
+      advanceQueries(ctx, tails.map(windows.indexOf(window)).queries, window);
+    }
+  };
+
+  {
+    using rows = packRows(gpu, sequences, packing);
+    const lasts = sequences.map(({ ids }, i) => rows.rowOf(i, ids.length - 1));
+    using select = selectRows(gpu, rows, lasts, sequences, packing);
+    const ctx: Ctx = { gpu, r: gpu.recorder() };
+    predict(ctx, rows, { select });
+    if (!onHost) feed(ctx);
+    using plan = ctx.r.finish("prefill");
+    plan.run();
+  }
+  const ctx: Ctx = { gpu, r: gpu.recorder() };
+  if (onHost) feed(ctx);
+  predict(ctx, tails, {});
+  if (!onHost) feed(ctx);
+  const plan = owned.use(ctx.r.finish("decode"));
+
+  const texts: number[][] = prompts.map(() => []);
+  const drawn = async () => {
+    if (texts[0].length > 0) plan.run();
+    const all = await readF32(gpu, kept!);
+    const row = (i: number) => all.subarray(i * dims.vocab, (i + 1) * dims.vocab);
+    texts.forEach((ids, i) => ids.push(sample(row(i), options, random)));
+    writeTensor(gpu, state.next, texts.map((ids) => ids.at(-1)!));
+    return texts;
+  };
+  let noted = 1;
+  const replayed = async (steps: number) => {
+    // The first token came with the prompts.
+    const done = texts[0].length;
+    plan.run(done + steps - noted);
+    noted = done + steps;
+    const flat = (await readTensors(gpu, state.history))[0] as Uint32Array;
+    texts.forEach((ids, i) => ids.push(...flat.subarray(i * capacity + done, i * capacity + noted)));
+    return texts;
+  };
+  const resources = owned.move();
+  return { next: onHost ? drawn : replayed, [Symbol.dispose]: () => resources.dispose() };
 }

@@ -13,11 +13,15 @@ import { fromHost } from "../tensor/transfer.ts";
 export interface Sequence {
   /** All token ids from position 0. */
   readonly ids: readonly number[];
-  /** First live position; earlier ones are in the cache. Default 0. */
+  /** First live position; earlier ones are in the cache, or in the prefix. Default 0. */
   readonly from?: number;
   /** Slot of the first own position (after the shared prefix). Only with a cache. */
   readonly slot?: number;
-  /** Positions [0, count) lie in these slots, shared with other sequences. Only with a cache. */
+  /**
+   * Positions [0, count) lie in these slots, shared with other sequences. Without a cache slots are rows, and
+   * the prefix is the start of another sequence of the same batch: a layer makes all keys and values before
+   * attention reads any. Only for forward passes then.
+   */
   readonly prefix?: { readonly slot: number; readonly count: number };
 }
 
@@ -82,7 +86,7 @@ export interface PackOptions {
 
 /**
  * Packs sequences into rows.
- * @throws {GpuError} for an empty sequence, or cached positions without a cache
+ * @throws {GpuError} for an empty sequence, cached positions without a cache, or a prefix that nobody computes
  */
 export function packRows(gpu: Gpu, sequences: readonly Sequence[], options: PackOptions = {}): Rows {
   const { cached = false, windows = [] } = options;
@@ -92,7 +96,7 @@ export function packRows(gpu: Gpu, sequences: readonly Sequence[], options: Pack
   sequences.forEach((s, sequence) => {
     const from = s.from ?? 0;
     if (from >= s.ids.length) throw new GpuError(`Sequence ${sequence} has no live token`);
-    if (!cached && (from > 0 || s.prefix)) throw new GpuError(`Sequence ${sequence} needs a cache`);
+    if (!cached && from !== (s.prefix?.count ?? 0)) throw new GpuError(`Sequence ${sequence} needs a cache`);
     const first = places.length;
     starts.push(first - from);
     for (let t = from; t < s.ids.length; t++) {
@@ -102,6 +106,7 @@ export function packRows(gpu: Gpu, sequences: readonly Sequence[], options: Pack
       slots.push(cached ? ownSlot(s, t) : row);
     }
   });
+  if (!cached) sequences.forEach((s, sequence) => requireLivePrefix(s, sequence, places));
   const n = places.length;
   const tensors: Tensor[] = [];
   const u32 = (label: string, shape: number[], values: number[]) => {
@@ -119,7 +124,7 @@ export function packRows(gpu: Gpu, sequences: readonly Sequence[], options: Pack
         visible(sequences[i], position, window, cached ? undefined : starts[i])
       ),
     ),
-    keys: u32(
+    keys: sharesRows(sequences, cached) ? undefined : u32(
       "keys",
       [n, 2],
       places.flatMap(({ sequence }, row) => [row, Math.min(ends[sequence], row + window)]),
@@ -173,26 +178,18 @@ export function selectRows(
   const window = windows.at(-1) ?? Infinity;
   if (chosen.some((row, i) => i > 0 && row <= chosen[i - 1])) throw new GpuError("Selected rows must ascend");
   const places = chosen.map((row) => rows.places[row]);
-  const queries = places.flatMap(({ sequence, position }) =>
-    visible(sequences[sequence], position, window, cached ? undefined : rows.rowOf(sequence, 0))
+  const queries = places.flatMap(({ sequence, position }, i) =>
+    visible(sequences[sequence], position, window, cached ? undefined : chosen[i] - position)
   );
-  // Which selected rows see a key: those of its sequence at or after it, within the window.
-  const keys = rows.places.flatMap(({ sequence, position }) => {
-    const sees = (p: RowPlace) =>
-      p.sequence === sequence && p.position >= position && p.position < position + window;
-    const first = places.findIndex(sees);
-    if (first < 0) return [0, 0];
-    let end = first;
-    while (end < places.length && sees(places[end])) end++;
-    return [first, end];
-  });
   const u32 = (label: string, shape: number[], values: readonly number[]) =>
     fromHost(gpu, label, shape, Uint32Array.from(values), { owner: "rows" });
   const tensors = {
     index: u32("selected rows", [chosen.length], chosen),
     positions: u32("selected positions", [chosen.length], places.map((p) => p.position)),
     queries: u32("selected queries", [chosen.length, 4], queries),
-    keys: u32("selected keys", [rows.count, 2], keys),
+    ...sharesRows(sequences, cached)
+      ? {}
+      : { keys: u32("selected keys", [rows.count, 2], seeing(places, rows.places, window)) },
   };
   return {
     count: chosen.length,
@@ -201,6 +198,33 @@ export function selectRows(
     map: { queries: tensors.queries, keys: tensors.keys, slots: rows.map(0).slots },
     [Symbol.dispose]: () => Object.values(tensors).forEach((t) => freeTensor(gpu, t)),
   };
+}
+
+/** Which selected rows see each key: those of its sequence at or after it, within the window. */
+function seeing(selected: readonly RowPlace[], keys: readonly RowPlace[], window: number): number[] {
+  return keys.flatMap(({ sequence, position }) => {
+    const sees = (p: RowPlace) =>
+      p.sequence === sequence && p.position >= position && p.position < position + window;
+    const first = selected.findIndex(sees);
+    if (first < 0) return [0, 0];
+    let end = first;
+    while (end < selected.length && sees(selected[end])) end++;
+    return [first, end];
+  });
+}
+
+/** Rows that see a key are then no range, and there is no backward pass. */
+function sharesRows(sequences: readonly Sequence[], cached: boolean): boolean {
+  return !cached && sequences.some((s) => s.prefix);
+}
+
+function requireLivePrefix({ prefix }: Sequence, sequence: number, places: readonly RowPlace[]): void {
+  if (!prefix) return;
+  const first = places[prefix.slot], last = places[prefix.slot + prefix.count - 1];
+  if (first?.position === 0 && last?.position === prefix.count - 1 && first.sequence === last.sequence) {
+    return;
+  }
+  throw new GpuError(`The prefix of sequence ${sequence} is not the start of a live sequence`);
 }
 
 function ownSlot(s: Sequence, position: number): number {

@@ -1,4 +1,7 @@
-/** Choosing a token from logits on the host, in f64: temperature, top-k, top-p, seeded. */
+/**
+ * Choosing a token from logits on the host, in f64: temperature, top-k, top-p, seeded. With few tokens to
+ * choose from the device does the same (`ops/sample.ts`).
+ */
 
 /** Sampling settings. All of them together: top-k first, then top-p, on the tempered distribution. */
 export interface Sampling {
@@ -24,12 +27,27 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
+/** The k likeliest ids of a row of logits in order: higher logits first, then lower ids. */
+export function likeliest(logits: Float32Array, k: number): number[] {
+  const first = (a: number, b: number) => logits[b] - logits[a] || a - b;
+  // Inserting into a list of k is quick while few get in.
+  if (8 * k > logits.length) return [...logits.keys()].sort(first).slice(0, k);
+  const best: number[] = [];
+  for (let id = 0; id < logits.length; id++) {
+    if (best.length === k && !(logits[id] > logits[best[k - 1]])) continue;
+    let at = best.length;
+    while (at > 0 && logits[id] > logits[best[at - 1]]) at--;
+    best.splice(at, 0, id);
+    best.length = Math.min(best.length, k);
+  }
+  return best;
+}
+
 /** Draws one token id from a row of logits. */
 export function sample(logits: Float32Array, options: Sampling, random: () => number): number {
   const { temperature = 0, topK = logits.length, topP = 1 } = options;
-  const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a] || a - b);
-  if (temperature <= 0) return order[0];
-  const kept = order.slice(0, Math.max(1, topK));
+  if (temperature <= 0) return likeliest(logits, 1)[0];
+  const kept = likeliest(logits, Math.max(1, topK));
   const top = logits[kept[0]];
   const weights = kept.map((id) => Math.exp((logits[id] - top) / temperature));
   const total = weights.reduce((a, b) => a + b, 0);

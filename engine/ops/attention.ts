@@ -19,8 +19,11 @@ import { scatterRows } from "./rows.ts";
 export interface AttentionMap {
   /** [Rq, 4]: first shared slot, shared count, first own slot, own count. */
   readonly queries: Tensor;
-  /** [Rk, 2]: the query rows that see key row j are `[first, end)`. Only for the backward pass. */
-  readonly keys: Tensor;
+  /**
+   * [Rk, 2]: the query rows that see key row j are `[first, end)`. Only for the backward pass; absent when
+   * live sequences share rows, which then has none.
+   */
+  readonly keys?: Tensor;
   /** [Rk]: where a live row's key and value go in the store. Absent when the live rows are the store. */
   readonly slots?: Tensor;
 }
@@ -95,6 +98,8 @@ export function attention(
   });
   const { tape } = ctx;
   if (tape?.needs(q, k, v)) {
+    const seeing = map.keys;
+    if (!seeing) throw new GpuError("Attention over rows that live sequences share has no gradient");
     tape.push(out, () => {
       const dout = tape.grad(out);
       if (!dout) return;
@@ -120,7 +125,7 @@ export function attention(
           q: storageOf(q),
           k: storageOf(k),
           v: storageOf(v),
-          keys: storageOf(map.keys),
+          keys: storageOf(seeing),
           stats: storageOf(stats),
           dout: storageOf(dout),
           dk: storageOf(dk.grad),

@@ -3,7 +3,13 @@
  * once, so `[rows, vocab]` exists only when it is asked for ({@link logits}) or when one chunk holds it all.
  */
 import { GpuError } from "../gpu/errors.ts";
-import { logSoftmaxKernel, vocabGrad, vocabLossKernel, vocabState } from "../kernels/loss.ts";
+import {
+  logSoftmaxKernel,
+  vocabGrad,
+  vocabLossKernel,
+  vocabScoresKernel,
+  vocabState,
+} from "../kernels/loss.ts";
 import { describe, matrixOf, storageOf, type Tensor } from "../tensor/tensor.ts";
 import { type Ctx, gradTarget, temp } from "./context.ts";
 import { linear, type Weight } from "./linear.ts";
@@ -48,21 +54,9 @@ export function vocabLoss(ctx: Ctx, h: Tensor, head: Weight, want: VocabTargets)
     throw new GpuError(`${describe(h)} needs ${rows} targets and weights, got ${describe(targets)}`);
   }
   const klStart = rows - (kl?.rows ?? 0);
-  const chunk = Math.min(vocab, want.chunk ?? Math.max(64, Math.floor(CHUNK_BYTES / 4 / rows / 64) * 64));
   const reference = kl ? storageOf(kl.reference) : emptyBuffer(ctx.gpu);
-  const state = temp(ctx, "vocab state", [rows, 4]);
-  const ranges = chunksOf(head, chunk);
+  const { state, ranges, kept } = runningState(ctx, h, head, { ...want, klStart });
   const whole = ranges.length === 1;
-  let kept: Tensor | undefined;
-  for (const range of ranges) {
-    const z = whole ? logits(ctx, h, head) : chunkLogits(ctx, h, head, range);
-    if (whole) kept = z;
-    ctx.r.dispatch(vocabState, {
-      bind: { logits: storageOf(z), targets: storageOf(targets), reference, state: storageOf(state) },
-      params: { cols: range.cols, first: range.first, vocab, klStart },
-      grid: [rows, 1, 1],
-    });
-  }
   const loss = temp(ctx, "row losses", [rows]);
   ctx.r.dispatch(vocabLossKernel, {
     bind: { state: storageOf(state), weights: storageOf(weights), loss: storageOf(loss) },
@@ -104,6 +98,76 @@ export function vocabLoss(ctx: Ctx, h: Tensor, head: Weight, want: VocabTargets)
     }
   }
   return loss;
+}
+
+/** What {@link vocabScores} is asked: token `targets[i]` after row `rows[i]` of h; both u32 [n]. */
+export interface ScoreTargets {
+  rows: Tensor;
+  targets: Tensor;
+  /** As in {@link VocabTargets}. */
+  chunk?: number;
+}
+
+/**
+ * logProbs[i] = log softmax(h Wᵀ)[target] of the asked rows, f32 [n], and best[i] = their likeliest token, u32
+ * [n], the lowest among equals; h [R, D] after the final norm. A row may be asked about several tokens: its
+ * logits are made once. No gradient.
+ * @throws {GpuError} when the lengths differ
+ */
+export function vocabScores(
+  ctx: Ctx,
+  h: Tensor,
+  head: Weight,
+  want: ScoreTargets,
+  into: { logProbs: Tensor; best: Tensor },
+): void {
+  const { rows, targets } = want;
+  const n = rows.shape[0];
+  for (const t of [targets, into.logProbs, into.best]) {
+    if (t.shape[0] !== n) {
+      throw new GpuError(`${describe(rows)} asks for ${n} scores, ${describe(t)} has others`);
+    }
+  }
+  const { state } = runningState(ctx, h, head, { ...want, klStart: n });
+  ctx.r.dispatch(vocabScoresKernel, {
+    bind: { state: storageOf(state), logProbs: storageOf(into.logProbs), best: storageOf(into.best) },
+    params: { rows: n },
+    grid: [Math.ceil(n / 64), 1, 1],
+  });
+}
+
+interface StateOptions extends Pick<VocabTargets, "targets" | "kl" | "chunk"> {
+  /** First KL row of the state. */
+  klStart: number;
+  /** u32: the row of h of each row of the state. Default: the same. */
+  rows?: Tensor;
+}
+
+/** Makes the logits chunk by chunk and gathers the state of vocab_state.wgsl; keeps them when one is all. */
+function runningState(ctx: Ctx, h: Tensor, head: Weight, options: StateOptions) {
+  const { targets, kl, klStart, rows } = options;
+  const vocab = head.out, n = targets.shape[0];
+  const fits = Math.max(64, Math.floor(CHUNK_BYTES / 4 / matrixOf(h).rows / 64) * 64);
+  const ranges = chunksOf(head, Math.min(vocab, options.chunk ?? fits));
+  const state = temp(ctx, "vocab state", [n, 4]);
+  let kept: Tensor | undefined;
+  for (const range of ranges) {
+    const z = ranges.length === 1 ? kept = logits(ctx, h, head) : chunkLogits(ctx, h, head, range);
+    ctx.r.dispatch(vocabState, {
+      variant: { INDEXED: rows !== undefined },
+      bind: {
+        logits: storageOf(z),
+        // Without an index the targets stand in for the binding.
+        rows: storageOf(rows ?? targets),
+        targets: storageOf(targets),
+        reference: kl ? storageOf(kl.reference) : emptyBuffer(ctx.gpu),
+        state: storageOf(state),
+      },
+      params: { cols: range.cols, first: range.first, vocab, klStart },
+      grid: [n, 1, 1],
+    });
+  }
+  return { state, ranges, kept };
 }
 
 interface Range {

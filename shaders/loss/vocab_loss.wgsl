@@ -5,7 +5,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let row = id.x;
   if (row >= p.rows) { return; }
   let lse = state[4u * row] + log(max(state[4u * row + 1u], 1e-37));
-  var value = lse - state[4u * row + 3u];
+  var value = lse - state[4u * row + 2u];
   if (row >= p.klStart) { value = state[4u * row + 2u] / state[4u * row + 1u] - lse; }
   loss[row] = weights[row] * value;
 }

@@ -11,14 +11,23 @@ export function logSoftmax(row: Float32Array): Float64Array {
   return Float64Array.from(row, (z) => z - top - Math.log(sum));
 }
 
-/** Log-probability of each target token. */
-export async function scorePlainly(model: Model, { prompt, target }: Continuation): Promise<number[]> {
+/** Log-probabilities of all tokens at each place of the target. */
+export async function logProbsPlainly(
+  model: Model,
+  { prompt, target }: Continuation,
+): Promise<Float64Array[]> {
   const { vocab } = model.dims;
   const all = await logitsOf(model, [[...prompt, ...target]]);
-  return target.map((id, t) => {
+  return target.map((_, t) => {
     const at = prompt.length + t - 1;
-    return logSoftmax(all.subarray(at * vocab, (at + 1) * vocab))[id];
+    return logSoftmax(all.subarray(at * vocab, (at + 1) * vocab));
   });
+}
+
+/** Log-probability of each target token. */
+export async function scorePlainly(model: Model, item: Continuation): Promise<number[]> {
+  const all = await logProbsPlainly(model, item);
+  return item.target.map((id, t) => all[t][id]);
 }
 
 /** Mean log-probability of a text's continuation, with byte-level tokens. */

@@ -1,15 +1,14 @@
 import assert from "node:assert/strict";
-import { atlasData } from "../../atlas/mod.ts";
 import { fill, validateRequest } from "../../editors/requests.ts";
 import { loadModel } from "../../engine/models/load.ts";
 import { generate } from "../../engine/models/generate.ts";
-import { type CounterFactRecord, requestOf } from "../../evaluation/counterfact.ts";
+import { readDataset } from "../../evaluation/datasets/read.ts";
 import { editSucceeded, type RequestState, requestStates } from "../../evaluation/state.ts";
 import { withGpu } from "../_gpu.ts";
 import { ATLAS } from "../editors/_prompts.ts";
 import { meanPlainly } from "./_plain.ts";
 
-const RECORDS: CounterFactRecord[] = JSON.parse(await atlasData("counterfact.json"));
+const { cases } = await readDataset("atlas");
 
 Deno.test(
   "requestStates() tells likeliest tokens, probabilities and continuation of each request",
@@ -17,8 +16,7 @@ Deno.test(
     using model = await loadModel(gpu, ATLAS);
     const { tokenizer } = model;
     // More than are continued at a time; every other one without a true object.
-    const requests = RECORDS.slice(0, 35).map((record, i) => {
-      const request = requestOf(record);
+    const requests = cases.slice(0, 35).map(({ requests: [request] }, i) => {
       return validateRequest(i % 2 ? { ...request, true: undefined } : request);
     });
     const states = await requestStates(model, requests);

@@ -2,8 +2,9 @@
 import { deepStrictEqual, notDeepStrictEqual, ok, rejects } from "node:assert/strict";
 import { generate } from "../../../engine/models/generate.ts";
 import { loadModel } from "../../../engine/models/load.ts";
-import { sample, seededRandom } from "../../../engine/models/sample.ts";
+import { likeliest, sample, seededRandom } from "../../../engine/models/sample.ts";
 import { withGpu } from "../../_gpu.ts";
+import { logitsOf } from "../../patches/_models.ts";
 import { normals } from "../ops/_reference.ts";
 import { readReference } from "./_fixtures.ts";
 
@@ -86,8 +87,80 @@ Deno.test(
     deepStrictEqual(await generate(model, [prompt], options), [[]]);
     deepStrictEqual(steps, [16]);
     deepStrictEqual(gpu.waits - waits, 1);
+    // Sampling from few tokens waits no more often; from all of them it waits at each step.
+    const sampled = { ...options, maxTokens: 20, stop: [], temperature: 1 };
+    for (
+      const [topK, expected] of [[5, [16, 20]], [
+        undefined,
+        Array.from({ length: 20 }, (_, i) => i + 1),
+      ]]
+    ) {
+      steps.length = 0;
+      const before = gpu.waits;
+      await generate(model, [prompt], { ...sampled, topK: topK as number | undefined });
+      deepStrictEqual(steps, expected);
+      deepStrictEqual(gpu.waits - before, steps.length);
+    }
   }),
 );
+
+Deno.test(
+  "generate() ends when its caller says that every text has, and asks about each text at each wait",
+  withGpu(async (gpu) => {
+    const { reference, model: opened } = await open(gpu, "gpt2-tiny");
+    using model = opened;
+    const prompts = reference.greedy.map((g) => g.prompt);
+    const options = { maxTokens: 40, stop: [] };
+    const whole = await generate(model, prompts, options);
+    const asked: number[][] = [];
+    const ends = prompts.map((_, i) => 3 + 4 * (i % 2));
+    const until = (ids: number[]) => {
+      asked.push(ids);
+      return ids.length >= ends[whole.findIndex((text) => ids.every((id, t) => id === text[t]))];
+    };
+    const texts = await generate(model, prompts, { ...options, until });
+    // The longest ends at 7; the second look is at 12.
+    deepStrictEqual(texts, whole.map((ids) => ids.slice(0, 12)));
+    deepStrictEqual(asked.slice(0, prompts.length), whole.map((ids) => ids.slice(0, 4)));
+    // What has ended is not asked about again.
+    deepStrictEqual(asked.slice(prompts.length), texts.filter((_, i) => ends[i] > 4));
+    deepStrictEqual(await generate(model, prompts, { ...options, until: () => false }), whole);
+  }),
+);
+
+for (const name of ["gpt2-tiny", "mistral-tiny", "smollm2-tiny"]) {
+  Deno.test(
+    `generate() samples what drawing on the host from full forwards does (${name})`,
+    withGpu(async (gpu) => {
+      using model = (await open(gpu, name)).model;
+      const { vocab } = model.dims;
+      const prompts = [[5, 6, 7, 8, 9, 10], [3], [11, 12]];
+      const settings = [{ topK: 5, seed: 0 }, { topK: 64, seed: 3 }, { topK: 20, topP: 0.6, seed: 8 }];
+      for (const given of [...settings, { topK: 65, seed: 3 }, { topP: 0.9, seed: 1 }]) {
+        const sampling = { ...given, temperature: 1.4 };
+        const random = seededRandom(given.seed);
+        const texts = prompts.map((ids) => [...ids]);
+        for (let step = 0; step < 30; step++) {
+          const all = await logitsOf(model, texts);
+          let end = 0;
+          texts.forEach((ids) => {
+            end += ids.length;
+            ids.push(sample(all.subarray((end - 1) * vocab, end * vocab), sampling, random));
+          });
+        }
+        const expected = texts.map((ids, i) => ids.slice(prompts[i].length));
+        const got = await generate(model, prompts, { maxTokens: 30, stop: [], ...sampling });
+        deepStrictEqual(got, expected, JSON.stringify(given));
+      }
+    }),
+  );
+}
+
+Deno.test("likeliest() puts higher logits first and lower ids before equal ones", () => {
+  const logits = Float32Array.from(normals(200, 3), (v) => Math.round(v));
+  const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a] || a - b);
+  for (const k of [1, 2, 24, 25, 26, 199, 200, 300]) deepStrictEqual(likeliest(logits, k), order.slice(0, k));
+});
 
 Deno.test(
   "generate() fills the context of each prompt when lengths differ, and refuses a full one",

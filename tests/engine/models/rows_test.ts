@@ -7,7 +7,7 @@ import { finalNorm, forward, type Model, type Span, weight } from "../../../engi
 import { loadModel } from "../../../engine/models/load.ts";
 import { createCache, packRows, type Rows, selectRows, type Sequence } from "../../../engine/models/rows.ts";
 import type { Hook, Site } from "../../../engine/models/sites.ts";
-import type { Ctx } from "../../../engine/ops/context.ts";
+import { type Ctx, Tape } from "../../../engine/ops/context.ts";
 import { copy } from "../../../engine/ops/elementwise.ts";
 import { capture } from "../../../engine/ops/rows.ts";
 import { logits } from "../../../engine/ops/vocab_loss.ts";
@@ -127,6 +127,32 @@ each("a shared prefix equals a prefix of each", async (model) => {
   assertClose(got, lastRows(await logitsOf(model, [A, B, C]), dims.vocab, sequences), ROUNDING, "logits");
 });
 
+each("a prefix among live rows equals a prefix of each, with and without a selection", async (model) => {
+  const { gpu, dims } = model;
+  const packing = { windows: dims.windows };
+  const count = 4;
+  // C first, so that the shared rows do not start at 0; A's own rows come between B's prefix and B.
+  const sequences = [{ ids: C }, { ids: A }, { ids: B, from: count, prefix: { slot: C.length, count } }];
+  const full = await logitsOf(model, [C, A, B]);
+  const tail = C.length + A.length + count;
+  const expected = [
+    ...full.subarray(0, (C.length + A.length) * dims.vocab),
+    ...full.subarray(tail * dims.vocab),
+  ];
+  using rows = packRows(gpu, sequences, packing);
+  assertClose(await run(model, rows), expected, ROUNDING, "all rows");
+  const chosen = [2, 6, 9, 13, rows.count - 1];
+  using select = selectRows(gpu, rows, chosen, sequences, packing);
+  const wanted = chosen.flatMap((row) => expected.slice(row * dims.vocab, (row + 1) * dims.vocab));
+  assertClose(await run(model, rows, { select }), wanted, ROUNDING, "selected rows");
+
+  const tape = new Tape();
+  const ctx: Ctx = { gpu, r: gpu.recorder(), tape };
+  const require: Hook = (_, h) => (tape.require(h), h);
+  const backward = () => forward(ctx, model, rows, { hooks: new Map([["layer.0.in", require]]) });
+  throws(backward, /Attention over rows that live sequences share has no gradient/);
+});
+
 each("selected rows equal the same rows of a full forward", async (model) => {
   const { gpu, dims } = model;
   const sequences = [{ ids: A }, { ids: B }, { ids: C }];
@@ -194,7 +220,7 @@ Deno.test(
     deepStrictEqual(await first(rows.map(0).queries, 16), [0, 0, 5, 3, 0, 0, 5, 4, 0, 0, 0, 1, 0, 0, 0, 2]);
     deepStrictEqual(await first(rows.map(1).queries, 8), [0, 0, 5, 3, 0, 0, 6, 3]);
     deepStrictEqual(await first(rows.map(0).slots!, 4), [7, 8, 0, 1]);
-    deepStrictEqual(await first(rows.map(0).keys, 8), [0, 2, 1, 2, 2, 4, 3, 4]);
+    deepStrictEqual(await first(rows.map(0).keys!, 8), [0, 2, 1, 2, 2, 4, 3, 4]);
     throws(() => rows.rowOf(0, 1), /Position 1 of sequence 0 is not a live row/);
   }),
 );
@@ -205,6 +231,15 @@ Deno.test(
     throws(() => packRows(gpu, [{ ids: [1] }, { ids: [] }]), /Sequence 1 has no live token/);
     throws(() => packRows(gpu, [{ ids: [1, 2], from: 1 }]), /Sequence 0 needs a cache/);
     throws(() => packRows(gpu, [{ ids: [1, 2], prefix: { slot: 0, count: 1 } }]), /Sequence 0 needs a cache/);
+    const tailOf = (slot: number, count: number) => () =>
+      packRows(gpu, [{ ids: [1, 2] }, { ids: [3] }, {
+        ids: [1, 2, 3],
+        from: count,
+        prefix: { slot, count },
+      }]);
+    throws(tailOf(1, 2), /The prefix of sequence 2 is not the start of a live sequence/);
+    throws(tailOf(3, 2), /The prefix of sequence 2 is not the start of a live sequence/);
+    tailOf(0, 2)()[Symbol.dispose]();
     using rows = packRows(gpu, [{ ids: [1, 2, 3] }]);
     throws(() => selectRows(gpu, rows, [2, 1], [{ ids: [1, 2, 3] }]), /Selected rows must ascend/);
   }),

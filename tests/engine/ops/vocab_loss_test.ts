@@ -1,45 +1,12 @@
-import { ok, throws } from "node:assert/strict";
+import { throws } from "node:assert/strict";
 import type { Gpu } from "../../../engine/gpu/device.ts";
 import { Tape, temp } from "../../../engine/ops/context.ts";
-import type { Weight } from "../../../engine/ops/linear.ts";
-import { logits, logSoftmax, vocabLoss, type VocabTargets } from "../../../engine/ops/vocab_loss.ts";
+import { logits, logSoftmax, vocabLoss } from "../../../engine/ops/vocab_loss.ts";
 import { createTensor, freeTensor, type Tensor } from "../../../engine/tensor/tensor.ts";
-import { fromHost, writeTensor } from "../../../engine/tensor/transfer.ts";
+import { fromHost } from "../../../engine/tensor/transfer.ts";
 import { evaluate, withGpu } from "../../_gpu.ts";
 import { assertClose, dotTolerance, ELEMENTWISE, finiteDifference, normals } from "./_reference.ts";
-
-interface Case {
-  rows: number;
-  width: number;
-  vocab: number;
-  kl?: number;
-  chunk?: number;
-  bias?: boolean;
-  overlays?: number[];
-  maxShardBytes?: number;
-}
-
-/** Everything that the loss depends on, in f64. */
-type Values = Record<string, Float64Array>;
-
-const logitsOf = (c: Case, v: Values, row: number): number[] =>
-  Array.from({ length: c.vocab }, (_, t) => {
-    let z = v.bias?.[t] ?? 0;
-    for (let d = 0; d < c.width; d++) {
-      let w = v.w[t * c.width + d];
-      c.overlays?.forEach((rank, n) => {
-        for (let k = 0; k < rank; k++) w += v[`left${n}`][t * rank + k] * v[`right${n}`][d * rank + k];
-      });
-      z += v.h[row * c.width + d] * w;
-    }
-    return z;
-  });
-
-function logProbabilities(z: readonly number[]): number[] {
-  const top = Math.max(...z);
-  const lse = top + Math.log(z.reduce((sum, x) => sum + Math.exp(x - top), 0));
-  return z.map((x) => x - lse);
-}
+import { type Case, logitsOf, logProbabilities, uploaded, type Values, valuesOf } from "./_vocab.ts";
 
 /** weight·(−log p(target)) in rows before the KL rows, weight·KL(p‖q) in those. */
 function lossesOf(c: Case, v: Values, targets: number[], weights: Float64Array): number[] {
@@ -50,44 +17,6 @@ function lossesOf(c: Case, v: Values, targets: number[], weights: Float64Array):
     const logQ = v.reference.subarray(klRow * c.vocab);
     return weights[row] * logP.reduce((sum, lp, t) => sum + Math.exp(lp) * (lp - logQ[t]), 0);
   });
-}
-
-function valuesOf(c: Case): Values {
-  const v: Values = { h: normals(c.rows * c.width, 1), w: normals(c.vocab * c.width, 2) };
-  if (c.bias) v.bias = normals(c.vocab, 3);
-  c.overlays?.forEach((rank, n) => {
-    v[`left${n}`] = normals(c.vocab * rank, 20 + n, 0.5);
-    v[`right${n}`] = normals(c.width * rank, 30 + n, 0.5);
-  });
-  const kl = Array.from({ length: c.kl ?? 0 }, (_, i) => logProbabilities([...normals(c.vocab, 40 + i)]));
-  v.reference = Float64Array.from(kl.flat(), Math.fround);
-  return v;
-}
-
-function uploaded(gpu: Gpu, c: Case, v: Values) {
-  const { rows, width, vocab, maxShardBytes } = c;
-  const matrix = createTensor(gpu, "head", [vocab, width], { maxShardBytes });
-  if (maxShardBytes) ok(matrix.shards.length > 2, "The test wants several shards");
-  writeTensor(gpu, matrix, v.w);
-  const bias = v.bias && fromHost(gpu, "bias", [vocab], v.bias);
-  const overlays = (c.overlays ?? []).map((rank, n) => ({
-    left: fromHost(gpu, "left", [vocab, rank], v[`left${n}`]),
-    right: fromHost(gpu, "right", [width, rank], v[`right${n}`]),
-  }));
-  const targets = Array.from({ length: rows }, (_, r) => (7 * r + 3) % vocab);
-  const weights = normals(rows, 5);
-  const want: VocabTargets = {
-    targets: fromHost(gpu, "targets", [rows], Uint32Array.from(targets)),
-    weights: fromHost(gpu, "weights", [rows], weights),
-    kl: c.kl ? { rows: c.kl, reference: fromHost(gpu, "log q", [c.kl, vocab], v.reference) } : undefined,
-    chunk: c.chunk,
-  };
-  const layout = "out_in" as const;
-  const head: Weight = { role: "head", name: "w", matrix, layout, out: vocab, in: width, bias, overlays };
-  const h = fromHost(gpu, "h", [rows, width], v.h);
-  const all = [h, matrix, bias, want.targets, want.weights, want.kl?.reference];
-  const owned = [...all, ...overlays.flatMap((o) => [o.left, o.right])].filter((t) => t !== undefined);
-  return { h, head, want, targets, weights, free: () => owned.forEach((t) => freeTensor(gpu, t)) };
 }
 
 /** Losses, and the gradient of their sum to h and, where it is asked for, to the head. */
