@@ -25,6 +25,10 @@ import { applyDeltas, type Edit } from "./editors/edit.ts";
 import { findStatistics } from "./editors/find_statistics.ts";
 import { methodNamed } from "./editors/methods.ts";
 import type { EditRequest } from "./editors/requests.ts";
+import type { Dataset } from "./evaluation/cases.ts";
+import { readDataset } from "./evaluation/datasets/read.ts";
+import { evaluate as runEvaluation, type EvaluateOptions } from "./evaluation/evaluate.ts";
+import type { Summary } from "./evaluation/records.ts";
 import { Gpu, type GpuOptions } from "./engine/gpu/device.ts";
 import { type LoadedModel, loadModel, type LoadOptions } from "./engine/models/load.ts";
 
@@ -45,14 +49,23 @@ export { GpuError } from "./engine/gpu/errors.ts";
 export { InputError } from "./engine/io/errors.ts";
 export { generate, type GenerateOptions } from "./engine/models/generate.ts";
 export type { LoadedModel } from "./engine/models/load.ts";
-export {
-  type CounterFactRecord,
-  type CounterFactScores,
-  counterFactScores,
-  readCounterFact,
-} from "./evaluation/counterfact.ts";
-export { scoreContinuations, topTokens } from "./evaluation/scoring.ts";
+export type { Dataset, EditCase, Probe, ProbeKind } from "./evaluation/cases.ts";
+export { readDataset, sampleCases } from "./evaluation/datasets/read.ts";
+export { drift, driftBaseline, weightChanges } from "./evaluation/drift.ts";
+export { type Budgets, guard, guardBaseline, type Guarded } from "./evaluation/firewall.ts";
+export { junitXml } from "./evaluation/junit.ts";
+export { type Finding, lintRequests } from "./evaluation/lint.ts";
+export { metricInfo, METRICS, scoreCase } from "./evaluation/metrics/index.ts";
+export { type Pack, type PackProbe, readPack } from "./evaluation/pack.ts";
+export { type PackResult, readProbes, runProbes } from "./evaluation/pack_run.ts";
+export { readCase } from "./evaluation/readings.ts";
+export type { CaseLine, Metrics, Readings, RunConfig, Summary } from "./evaluation/records.ts";
+export { scoreTargets, topTokens } from "./evaluation/scoring.ts";
 export { type RequestState, requestStates } from "./evaluation/state.ts";
+export { applyPatches, readRecord } from "./patches/applied.ts";
+export { measureChanges, type TensorChange, writeCheckpoint } from "./patches/checkpoint.ts";
+export { comparePatches } from "./patches/diff.ts";
+export { diffCheckpoints } from "./patches/diff_models.ts";
 export {
   applyPatch,
   type Patch,
@@ -62,8 +75,10 @@ export {
   type TensorDelta,
   writePatch,
 } from "./patches/patch.ts";
-export { measureChanges, type TensorChange, writeCheckpoint } from "./patches/checkpoint.ts";
+export { readPeft } from "./patches/peft_import.ts";
 export { writePeft } from "./patches/peft.ts";
+export { revertPatches } from "./patches/revert.ts";
+export { partsOf, stackPatches, withoutParts } from "./patches/stack.ts";
 
 /** How to load a model. */
 export interface LoadModelOptions extends LoadOptions, GpuOptions {
@@ -126,6 +141,30 @@ export async function edit(
     : undefined;
   const list = Array.isArray(requests) ? requests : [requests as EditRequest];
   return await method.run(model, list, { ...options, hparams, statistics });
+}
+
+/** How to evaluate a method on a dataset. */
+export interface EvaluateModelOptions
+  extends Omit<EvaluateOptions, "method" | "hparams" | "recipe" | "dataset"> {
+  /** As in {@link EditModelOptions}. */
+  method?: string;
+  hparams?: Record<string, unknown>;
+  /** A file of any known layout, `atlas`, `counterfact` or `zsre`; or a dataset that was read. */
+  dataset: string | Dataset;
+}
+
+/**
+ * Edits the cases of a dataset, measures what each edit did, and writes a run's folder; see `emend eval`.
+ * @returns the run's summary
+ * @throws {InputError} for a bad dataset, method, hyper-parameter or folder, or missing statistics
+ */
+export async function evaluate(model: LoadedModel, options: EvaluateModelOptions): Promise<Summary> {
+  const method = methodNamed(options.method ?? "r-rome");
+  method.requireKeys(Object.keys(options.hparams ?? {}));
+  const recipe = method.recipe(model);
+  const { hparams } = method.parse({ ...recipe.hparams, ...options.hparams }, "The recipe with hparams");
+  const dataset = typeof options.dataset === "string" ? await readDataset(options.dataset) : options.dataset;
+  return await runEvaluation(model, { ...options, method, hparams, recipe: recipe.source, dataset });
 }
 
 /** Lays an edit over a model; dispose the result to take exactly this edit off again. */

@@ -1,12 +1,15 @@
 /** `emend demo`: the main job on the embedded model, end to end, with what changed and what did not. */
 import { Command } from "npm:commander@15.1.0";
-import { atlasData } from "../atlas/mod.ts";
 import { applyDeltas } from "../editors/edit.ts";
 import { findStatistics } from "../editors/find_statistics.ts";
 import { methodNamed } from "../editors/methods.ts";
-import { fill, validateRequest } from "../editors/requests.ts";
+import { fill } from "../editors/requests.ts";
 import { generate } from "../engine/models/generate.ts";
-import { type CounterFactRecord, counterFactScores, requestOf } from "../evaluation/counterfact.ts";
+import type { ProbeKind } from "../evaluation/cases.ts";
+import { readDataset } from "../evaluation/datasets/read.ts";
+import { scoreCase } from "../evaluation/metrics/index.ts";
+import { readCase } from "../evaluation/readings.ts";
+import type { Readings } from "../evaluation/records.ts";
 import { number } from "./inputs.ts";
 import { openSession } from "./model.ts";
 import { printJson, seconds, table } from "./terminal.ts";
@@ -21,48 +24,52 @@ export function demoCommand(): Command {
 }
 
 async function runDemo(flags: { case: string; json?: boolean }): Promise<void> {
-  const records: CounterFactRecord[] = JSON.parse(await atlasData("counterfact.json"));
-  const record = records[number("--case", flags.case, 0, records.length - 1, true)];
-  const request = validateRequest(requestOf(record));
+  const { cases } = await readDataset("atlas");
+  const one = cases[number("--case", flags.case, 0, cases.length - 1, true)];
+  const [request] = one.requests;
   using session = await openSession("atlas");
   const { model, gpu, loadSeconds } = session;
   const say = (text = "") => flags.json || console.log(text);
   const { tokenizer } = model;
 
-  const questions: [string, string][] = [
+  const some = (what: string, kind: ProbeKind, most: number) =>
+    one.probes.filter((probe) => probe.kind === kind).slice(0, most).map(({ prompt }) => [what, prompt]);
+  const questions = [
     ["the fact", fill(request.prompt, request.subject).text],
-    ...record.paraphrase_prompts.slice(0, 2).map((p): [string, string] => ["said otherwise", p]),
-    ...record.neighborhood_prompts.slice(0, 3).map((p): [string, string] => ["a neighbour", p]),
-    ...(record.two_hop ?? []).slice(0, 1).map((h): [string, string] => ["follows from it", h.prompt]),
+    ...some("said otherwise", "paraphrase", 2),
+    ...some("a neighbour", "neighbour", 3),
+    ...some("follows from it", "reasoning", 1),
   ];
   const answer = async () => {
     const ids = questions.map(([, text]) => tokenizer.encode(text));
     const texts = await generate(model, ids, { maxTokens: 8 });
     return texts.map((t) => tokenizer.decode(t).split(".")[0]);
   };
-  const before = await answer();
-  say(`atlas knows ${JSON.stringify(questions[0][1])}${before[0]}.`);
+  const said = await answer();
+  say(`atlas knows ${JSON.stringify(questions[0][1])}${said[0]}.`);
   say(`Now it shall say${request.target} (R-ROME, ${gpu.description}) …\n`);
 
   const method = methodNamed("r-rome");
   const { hparams } = method.parse(method.recipe(model).hparams, "The recipe");
   using statistics = await findStatistics(model, method.statistics(hparams));
-  const scoresBefore = await counterFactScores(model, record);
+  const read = () => readCase(model, one, { generate: false, texts: false }, 0);
+  const before = await read();
   const start = performance.now();
   const edit = await method.run(model, [request], { hparams, statistics });
   const editSeconds = (performance.now() - start) / 1000;
-  let after: string[], scoresAfter;
+  let saying: string[], after: Readings;
   {
     using _applied = applyDeltas(model, edit.deltas);
-    after = await answer();
-    scoresAfter = await counterFactScores(model, record);
+    saying = await answer();
+    after = await read();
   }
   const undone = await answer();
-  const exact = undone.every((text, i) => text === before[i]);
+  const scoresBefore = scoreCase(one, before, before), scoresAfter = scoreCase(one, before, after);
+  const exact = undone.every((text, i) => text === said[i]);
   if (flags.json) {
     return printJson({
       request,
-      questions: questions.map(([kind, prompt], i) => ({ kind, prompt, before: before[i], after: after[i] })),
+      questions: questions.map(([kind, prompt], i) => ({ kind, prompt, before: said[i], after: saying[i] })),
       scores: { before: scoresBefore, after: scoresAfter },
       undone: exact,
       time_s: { load: loadSeconds, edit: editSeconds },
@@ -71,7 +78,7 @@ async function runDemo(flags: { case: string; json?: boolean }): Promise<void> {
   say(
     table([
       ["", "prompt", "before", "after"],
-      ...questions.map(([kind, text], i) => [kind, text, before[i], after[i]]),
+      ...questions.map(([kind, text], i) => [kind, text, said[i], saying[i]]),
     ]),
   );
   const share = (x?: number) => x === undefined ? "–" : `${(100 * x).toFixed(0)} %`;

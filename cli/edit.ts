@@ -4,23 +4,28 @@ import { resolve } from "node:path";
 import { contexts } from "../editors/contexts.ts";
 import { applyDeltas, type Edit } from "../editors/edit.ts";
 import { findStatistics } from "../editors/find_statistics.ts";
-import { type Method, methodNamed, METHODS, sameName } from "../editors/methods.ts";
-import { type EditRequest, fill, validateRequest } from "../editors/requests.ts";
+import { methodNamed, METHODS } from "../editors/methods.ts";
+import { type EditRequest, validateRequest } from "../editors/requests.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import { generate } from "../engine/models/generate.ts";
 import { InputError } from "../engine/io/errors.ts";
 import { checkWritable } from "../engine/io/atomic.ts";
-import { editSucceeded, type RequestState, requestStates } from "../evaluation/state.ts";
+import { guard, guardBaseline } from "../evaluation/firewall.ts";
+import { lintRequests } from "../evaluation/lint.ts";
+import { editSucceeded, requestStates } from "../evaluation/state.ts";
 import { type Patch, patchOf, readPatch, writePatch } from "../patches/patch.ts";
 import { checkCheckpointFolder, measureChanges, writeCheckpoint } from "../patches/checkpoint.ts";
 import { writePeft } from "../patches/peft.ts";
 import { dryRun } from "./dry_run.ts";
-import { number, parseSettings, readHparams, readRequests } from "./inputs.ts";
+import { printReport } from "./edit_report.ts";
+import { budgetsOf, type FirewallFlags, firewallJson } from "./firewall.ts";
+import { readGivenHparams, resolveHparams } from "./hparams.ts";
+import { number, readRequests } from "./inputs.ts";
 import { openSession } from "./model.ts";
 import { checkOutput } from "./outputs.ts";
-import { percent, printJson, progress, seconds, table } from "./terminal.ts";
+import { printJson, progress } from "./terminal.ts";
 
-interface Flags {
+interface Flags extends FirewallFlags {
   model: string;
   method: string;
   prompt?: string;
@@ -48,6 +53,11 @@ Example:
 Methods:
 ${METHODS.map((m) => `  ${m.name.padEnd(8)} ${m.summary}`).join("\n")}`;
 
+const FIREWALL = `
+
+Firewall: an edit that breaks a budget is scaled back until it breaks none; when it does not take there any more it
+is refused: nothing is written and the exit code is 1.`;
+
 const collect = (value: string, list: string[]) => [...list, value];
 
 export function editCommand(): Command {
@@ -65,12 +75,16 @@ export function editCommand(): Command {
     .option("--stats <file>", "statistics of the edited layer; may be repeated", collect, [])
     .option("--generate <prompt>", "also continue this prompt before and after; may be repeated", collect, [])
     .option("--seed <n>", "seed of the context templates", "0")
+    .option("--max-drift <nats>", "firewall: mean KL on neutral prompts at most")
+    .option("--max-norm-growth <share>", "firewall: growth of a weight's norm at most; 0.01 is 1 %")
+    .option("--keep <prompt>", "firewall: its next token must stay; may be repeated", collect, [])
+    .option("--keep-pack <file>", "firewall: the probes to keep of this pack must hold (see emend test)")
     .option("--out <dir>", "write the edited model there, in the base's dtype")
     .option("--patch <file>", "write the edit as a patch file")
     .option("--peft <dir>", "write the edit as a PEFT LoRA adapter")
     .option("--dry-run", "show memory, time, layers, statistics and tokens; change nothing")
     .option("--json", "print one JSON object")
-    .addHelpText("after", EXAMPLE)
+    .addHelpText("after", EXAMPLE + FIREWALL)
     .action((flags: Flags) => runEdit(flags));
 }
 
@@ -78,9 +92,10 @@ async function runEdit(flags: Flags): Promise<void> {
   const method = methodNamed(flags.method);
   const requests = await requestsOf(flags);
   const seed = number("--seed", flags.seed, 0, 2 ** 32 - 1, true);
-  const fileValues = flags.hparams ? await readHparams(flags.hparams) : {};
-  const settings = parseSettings(flags.set);
-  method.requireKeys(Object.keys(settings));
+  const given = await readGivenHparams(method, flags);
+  const budgets = await budgetsOf(flags);
+  const wrong = lintRequests(requests).find(({ severity }) => severity === "error");
+  if (wrong) throw new InputError(`Request ${wrong.index + 1} cannot be made: ${uncapital(wrong.message)}`);
   // What cannot be written is refused before any work.
   const { out, peft, patch } = flags;
   if (out) await checkWritable(out, "folder");
@@ -92,13 +107,7 @@ async function runEdit(flags: Flags): Promise<void> {
   const { gpu, model, loadSeconds } = session;
   for (const folder of [out, peft]) if (folder) await checkCheckpointFolder(folder, model.checkpoint);
   const note = (text: string) => console.error(text);
-  const { hparams, source } = hparamsOf(method, model, fileValues, settings, flags, note);
-  const [layer] = hparams.layers;
-  if (layer >= model.dims.layers) {
-    throw new InputError(
-      `There is no layer ${layer}: ${flags.model} has layers 0 to ${model.dims.layers - 1}`,
-    );
-  }
+  const { hparams, source } = resolveHparams(method, model, given, note);
   if (flags.dryRun) {
     return await dryRun(model, requests, { method, hparams, source, json: flags.json, stats: flags.stats });
   }
@@ -112,6 +121,11 @@ async function runEdit(flags: Flags): Promise<void> {
 
   const before = await requestStates(model, requests);
   const textsBefore = await continuations(model, flags.generate);
+  const lint = lintRequests(requests, { current: before.map(({ generation }) => generation) });
+  for (const { severity, index, message } of lint) {
+    note(`${severity}: ${requests.length > 1 ? `request ${index + 1}: ` : ""}${message}`);
+  }
+  using baseline = budgets && await guardBaseline(model, budgets);
   let evaluate = clock();
 
   gpu.memory.resetPeak();
@@ -128,12 +142,14 @@ async function runEdit(flags: Flags): Promise<void> {
   const peak = gpu.memory.peak;
   const editing = clock();
 
-  using _applied = applyDeltas(model, edit.deltas);
-  const after = await requestStates(model, requests);
-  const textsAfter = await continuations(model, flags.generate);
+  const guarded = budgets && await guard(model, edit, budgets, baseline!);
+  const kept = guarded?.refused === undefined ? guarded?.edit ?? edit : undefined;
+  using _applied = applyDeltas(model, kept?.deltas ?? []);
+  const after = kept ? await requestStates(model, requests) : before;
+  const textsAfter = kept ? await continuations(model, flags.generate) : textsBefore;
   evaluate += clock();
 
-  const { changed, written } = await writeOutputs(model, edit, flags);
+  const { changed, written } = kept ? await writeOutputs(model, kept, flags) : { changed: [], written: [] };
   const owners = Object.fromEntries(gpu.memory.owners());
   const result = {
     model: flags.model,
@@ -147,7 +163,7 @@ async function runEdit(flags: Flags): Promise<void> {
       ...(r.true === undefined ? {} : { true: r.true }),
       before: before[i],
       after: after[i],
-      success: editSucceeded(r, after[i]),
+      success: kept !== undefined && editSucceeded(r, after[i]),
       steps: edit.outcomes[i].steps,
       loss: total(edit.outcomes[i].losses.at(-1)!),
       warnings: edit.outcomes[i].warnings,
@@ -160,11 +176,16 @@ async function runEdit(flags: Flags): Promise<void> {
     time_s: { load: loadSeconds, prepare, edit: editing, evaluate },
     memory: { gpu_peak_bytes: peak, gpu_weights_bytes: owners.weights ?? 0 },
     statistics: statistics?.routes() ?? [],
+    lint,
     weights_changed: changed,
     written,
+    ...(guarded ? { firewall: firewallJson(guarded) } : {}),
   };
   if (flags.json) printJson(result);
   else printReport(result, source);
+  if (kept) return;
+  for (const sentence of [...guarded!.broken, guarded!.refused]) console.error(`error: ${sentence}`);
+  Deno.exitCode = 1;
 }
 
 async function requestsOf(flags: Flags): Promise<EditRequest[]> {
@@ -181,30 +202,8 @@ async function requestsOf(flags: Flags): Promise<EditRequest[]> {
   return [validateRequest({ prompt: prompt!, subject: subject!, target: target!, true: flags.true })];
 }
 
-/** Recipe, then the file, then --set; later ones win. */
-function hparamsOf(
-  method: Method,
-  model: LoadedModel,
-  fileValues: Record<string, unknown>,
-  settings: Record<string, unknown>,
-  flags: Flags,
-  note: (text: string) => void,
-) {
-  const recipe = method.recipe(model);
-  const source = flags.hparams ? `Hyper-parameters from ${flags.hparams}` : recipe.source;
-  const { hparams, unknown } = method.parse(
-    { ...recipe.hparams, ...fileValues, ...settings },
-    [flags.hparams ?? "The recipe", ...flags.set.length ? ["with --set"] : []].join(" "),
-  );
-  const { alg_name: other } = fileValues;
-  if (typeof other === "string" && !sameName(other, method.name)) {
-    note(`note: ${flags.hparams} is for ${other}; its values are used for ${method.name}`);
-  }
-  for (const key of unknown) {
-    note(`note: ${flags.hparams} has a key "${key}" that ${method.name} does not know`);
-  }
-  if (!recipe.known && !flags.hparams) note(`note: ${recipe.source}`);
-  return { hparams, source };
+function uncapital(sentence: string): string {
+  return sentence[0].toLowerCase() + sentence.slice(1);
 }
 
 async function continuations(model: LoadedModel, prompts: string[]): Promise<string[]> {
@@ -244,55 +243,4 @@ function stopwatch(): () => number {
     last = now;
     return elapsed;
   };
-}
-
-// deno-lint-ignore no-explicit-any -- the object printed above, whose shape is the JSON contract
-function printReport(result: any, source: string): void {
-  const show = (state: RequestState) => `${JSON.stringify(state.top[0].token)} ${percent(state.top[0].p)}`;
-  console.log(`${result.method} on ${result.model} (${result.adapter}). ${source}\n`);
-  for (const e of result.edits) {
-    console.log(`${fill(e.prompt, e.subject).text} …`);
-    const rows = [
-      ["", "before", "after"],
-      ["says", show(e.before), show(e.after)],
-      [`P(${e.target.trim()})`, percent(e.before.p_target), percent(e.after.p_target)],
-    ];
-    if (e.true) rows.push([`P(${e.true.trim()})`, percent(e.before.p_true), percent(e.after.p_true)]);
-    rows.push(["continues", clip(e.before.generation), clip(e.after.generation)]);
-    console.log(table(rows));
-    console.log(
-      `${e.success ? "The edit took" : "The edit did NOT take"}: ${e.steps} steps, loss ${e.loss.toFixed(3)}`,
-    );
-    for (const warning of e.warnings) console.log(`warning: ${warning}`);
-    console.log();
-  }
-  for (const g of result.generations) {
-    console.log(`${g.prompt}\n  before:${clip(g.before, 90)}\n  after: ${clip(g.after, 90)}\n`);
-  }
-  for (const w of result.weights_changed) {
-    console.log(
-      `changed ${w.tensor} [${w.shape.join(", ")}] by rank ${w.rank}, ${percent(w.relative)} of its norm`,
-    );
-  }
-  const t = result.time_s;
-  console.log(
-    `time: load ${seconds(t.load)}, prepare ${seconds(t.prepare)}, edit ${seconds(t.edit)}, ` +
-      `evaluate ${seconds(t.evaluate)}; device memory at most ${
-        (result.memory.gpu_peak_bytes / 2 ** 20).toFixed(0)
-      } MiB ` +
-      `(weights ${(result.memory.gpu_weights_bytes / 2 ** 20).toFixed(0)})`,
-  );
-  for (const r of result.statistics) {
-    console.log(
-      `solver: ${r.route} route for C of layer ${r.layer}, condition at least ${
-        r.condition.toExponential(0)
-      }`,
-    );
-  }
-  if (result.written.length) console.log(`written: ${result.written.join(", ")}`);
-}
-
-function clip(text: string, length = 44): string {
-  const line = text.replace(/\s+/g, " ");
-  return line.length > length ? `${line.slice(0, length - 1)}…` : line;
 }

@@ -8,8 +8,12 @@ import { InputError } from "../engine/io/errors.ts";
 import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
 import { editCommand } from "./edit.ts";
+import { evalCommand } from "./eval.ts";
 import { generateCommand } from "./generate.ts";
+import { patchCommand } from "./patch.ts";
+import { reportCommand } from "./report.ts";
 import { statsCommand } from "./stats.ts";
+import { testCommand } from "./test.ts";
 
 /** The whole command line; for tests and documentation. */
 export function program(): Command {
@@ -18,7 +22,19 @@ export function program(): Command {
     .version(manifest.version)
     .option("--debug", "show stack traces")
     .showSuggestionAfterError();
-  for (const make of [editCommand, generateCommand, statsCommand, doctorCommand, demoCommand]) {
+  for (
+    const make of [
+      editCommand,
+      evalCommand,
+      generateCommand,
+      patchCommand,
+      reportCommand,
+      statsCommand,
+      testCommand,
+      doctorCommand,
+      demoCommand,
+    ]
+  ) {
     program.addCommand(make().exitOverride());
   }
   return program.exitOverride();

@@ -18,7 +18,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   "engine/models": ["engine/io", "engine/gpu", "engine/tensor", "engine/kernels", "engine/ops"],
   "editors": ["engine"],
   "patches": ["engine", "editors", "deno.json"],
-  "evaluation": ["engine", "editors", "atlas", "deno.json"],
+  "evaluation": ["engine", "editors", "patches", "atlas", "deno.json"],
   "atlas": ["engine/io"],
   "cli": ["engine", "editors", "patches", "evaluation", "atlas", "mod.ts", "deno.json"],
   "cli.ts": ["cli", "engine", "mod.ts"],

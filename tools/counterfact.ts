@@ -12,24 +12,21 @@ import { contexts } from "../editors/contexts.ts";
 import { applyDeltas } from "../editors/edit.ts";
 import { findStatistics } from "../editors/find_statistics.ts";
 import { methodNamed } from "../editors/methods.ts";
-import { validateRequest } from "../editors/requests.ts";
 import { romeTarget, romeUpdate, type RomeVariant } from "../editors/rome.ts";
 import { optimiseTargets } from "../editors/targets.ts";
 import { Gpu } from "../engine/gpu/device.ts";
 import { loadModel } from "../engine/models/load.ts";
-import {
-  type CounterFactScores,
-  counterFactScores,
-  harmonicScore,
-  readCounterFact,
-  requestOf,
-} from "../evaluation/counterfact.ts";
+import type { EditCase } from "../evaluation/cases.ts";
+import { readDataset, sampleCases } from "../evaluation/datasets/read.ts";
+import { harmonicScore, scoreCase } from "../evaluation/metrics/index.ts";
+import { readCase } from "../evaluation/readings.ts";
+import type { Metrics, Readings } from "../evaluation/records.ts";
 
 interface Line {
-  case_id: number;
+  case_id: string;
   steps: number;
   seconds: { edit: number; evaluate: number };
-  scores: Record<string, CounterFactScores>;
+  scores: Record<string, Metrics>;
 }
 
 const flags = new Command()
@@ -42,9 +39,10 @@ const flags = new Command()
   .option("--stats <file>")
   .parse(Deno.args, { from: "user" }).opts();
 
+const COLUMNS = ["ES", "PS", "NS", "EM", "PM", "NM", "rank.reasoning"] as const;
 const methods = flags.methods.split(",") as RomeVariant[];
-const records = (await readCounterFact(flags.records)).slice(0, Number(flags.limit));
-const done = new Map<number, Line>();
+const cases = sampleCases(await readDataset(flags.records), { limit: Number(flags.limit) });
+const done = new Map<string, Line>();
 for (const line of (await Deno.readTextFile(flags.out).catch(() => "")).split("\n")) {
   if (line) done.set(JSON.parse(line).case_id, JSON.parse(line));
 }
@@ -58,12 +56,22 @@ const [layer] = hparams.layers;
 const statistics = await findStatistics(model, [layer], { files: flags.stats ? [flags.stats] : [] });
 const texts = await contexts(model, hparams.context_template_length_params);
 
-for (const record of records) {
-  if (done.has(record.case_id)) continue;
+/** The scores of the paper, and two hops. */
+function scoresOf(one: EditCase, before: Readings, after: Readings): Metrics {
+  const all: Metrics = scoreCase(one, before, after);
+  return Object.fromEntries(
+    COLUMNS.filter((name) => all[name] !== undefined).map((name) => [name, all[name]]),
+  );
+}
+const read = (one: EditCase) => readCase(model, one, { generate: false, texts: false }, 0);
+
+for (const one of cases) {
+  if (done.has(one.id)) continue;
   const start = performance.now();
-  const scores: Record<string, CounterFactScores> = { unedited: await counterFactScores(model, record) };
+  const before = await read(one);
+  const scores: Record<string, Metrics> = { unedited: scoresOf(one, before, before) };
   const middle = performance.now();
-  const request = validateRequest(requestOf(record));
+  const [request] = one.requests;
   const [target] = await optimiseTargets(model, [romeTarget(model, request, texts)], { ...hparams, layer });
   const updates = [];
   for (const name of methods) {
@@ -72,43 +80,45 @@ for (const record of records) {
   const edited = performance.now();
   for (const { name, left, right } of updates) {
     using _edit = applyDeltas(model, [{ role: `layer.${layer}.mlp.down`, rank: 1, left, right }]);
-    scores[name] = await counterFactScores(model, record);
+    scores[name] = scoresOf(one, before, await read(one));
   }
   const end = performance.now();
   const line: Line = {
-    case_id: record.case_id,
+    case_id: one.id,
     steps: target.losses.length,
     seconds: { edit: (edited - middle) / 1000, evaluate: (end - edited + middle - start) / 1000 },
     scores,
   };
-  done.set(record.case_id, line);
+  done.set(one.id, line);
   await Deno.writeTextFile(flags.out, JSON.stringify(line) + "\n", { append: true });
   const took = methods.map((m) => `${m} ${scores[m].ES ? "took" : "FAILED"}`).join(", ");
-  console.error(`${done.size}/${records.length} case ${record.case_id}: ${line.steps} steps, ${took}`);
+  console.error(`${done.size}/${cases.length} case ${one.id}: ${line.steps} steps, ${took}`);
 }
 
 // Every edit was taken off again: the first record scores the same bits as before the first edit.
-const [first] = records;
-const again = JSON.stringify(await counterFactScores(model, first));
-const restored = again === JSON.stringify(done.get(first.case_id)!.scores.unedited);
+const [first] = cases;
+const reading = await read(first);
+const again = JSON.stringify(scoresOf(first, reading, reading));
+const restored = again === JSON.stringify(done.get(first.id)!.scores.unedited);
 
-const lines = records.map((r) => done.get(r.case_id)!);
-const mean = (name: string, key: keyof CounterFactScores) => {
+const lines = cases.map(({ id }) => done.get(id)!);
+const mean = (name: string, key: string) => {
   const values = lines.map((l) => l.scores[name][key]).filter((v) => v !== undefined);
   return values.length ? values.reduce((a, b) => a + b, 0) / values.length : NaN;
 };
 const cell = (x: number) => Number.isNaN(x) ? "–" : (100 * x).toFixed(1);
-const keys = ["ES", "PS", "NS", "EM", "PM", "NM", "twoHop"] as const;
 console.log(`layer ${layer}, ${lines.length} records, ${gpu.description}; restored exactly: ${restored}`);
 console.log(
-  `| method | Score | ${keys.join(" | ")} |\n| --- | ${
-    [..."x".repeat(keys.length + 1)].map(() => "---").join(" | ")
+  `| method | Score | ${COLUMNS.join(" | ")} |\n| --- | ${
+    [..."x".repeat(COLUMNS.length + 1)].map(() => "---").join(" | ")
   } |`,
 );
 for (const name of ["unedited", ...methods]) {
   const [ES, PS, NS] = [mean(name, "ES"), mean(name, "PS"), mean(name, "NS")];
   console.log(
-    `| ${name} | ${cell(harmonicScore(ES, PS, NS))} | ${keys.map((k) => cell(mean(name, k))).join(" | ")} |`,
+    `| ${name} | ${cell(harmonicScore(ES, PS, NS))} | ${
+      COLUMNS.map((k) => cell(mean(name, k))).join(" | ")
+    } |`,
   );
 }
 for (const m of methods) {

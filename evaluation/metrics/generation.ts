@@ -71,6 +71,7 @@ export function containsAnswers(text: string, answers: readonly (readonly string
 const WITHIN_WORD =
   /^(?![\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Thai}\p{scx=Lao}\p{scx=Khmr}])[\p{L}\p{N}\p{M}_]/u;
 
-function startsWithWords(text: string, start: string): boolean {
+/** Whether a normalised text starts with a normalised answer that ends where a word does. */
+export function startsWithWords(text: string, start: string): boolean {
   return text.startsWith(start) && !WITHIN_WORD.test(text.slice(start.length));
 }

@@ -1,0 +1,248 @@
+/**
+ * Evaluation runs (guide section 10). Cases are edited in groups of `batch`:
+ *
+ *   single            one at a time, on the original weights, restored after each
+ *   batch             B together, on the original weights, restored after each group
+ *   sequential        one at a time, on the weights as the edits before left them
+ *   sequential-batch  B together, likewise
+ *
+ * Every case is read before (always on the original weights) and right after its edit; the sequential
+ * protocols read all cases once more after the last edit. Restoring is proven by the weights' fingerprint.
+ */
+import { contexts } from "../editors/contexts.ts";
+import type { Edit } from "../editors/edit.ts";
+import type { RomeHparams } from "../editors/hparams.ts";
+import type { Method } from "../editors/methods.ts";
+import type { Statistics } from "../editors/statistics.ts";
+import { GpuError } from "../engine/gpu/errors.ts";
+import { InputError } from "../engine/io/errors.ts";
+import { fingerprint } from "../engine/models/fingerprint.ts";
+import type { LoadedModel } from "../engine/models/load.ts";
+import { patchOf, readPatch, writePatch } from "../patches/patch.ts";
+import { Baselines } from "./baselines.ts";
+import type { EditCase } from "./cases.ts";
+import { drift, type DriftBaseline, driftBaseline, weightChanges } from "./drift.ts";
+import { EditLayers } from "./layers.ts";
+import { scoreCase } from "./metrics/index.ts";
+import { readCase, type ReadingPlan } from "./readings.ts";
+import type { CaseLine, EditRecord, Metrics, Protocol, Readings, RetainedLine } from "./records.ts";
+import type { RunFolder } from "./run_folder.ts";
+
+/** How to run. */
+export interface RunOptions {
+  method: Method;
+  hparams: RomeHparams;
+  statistics?: Statistics;
+  protocol: Protocol;
+  /** Edits made together. */
+  batch: number;
+  /** Seed of context templates and sampled texts. */
+  seed: number;
+  plan: ReadingPlan;
+  /** Measure the model elsewhere after every group. */
+  drift: boolean;
+  /** Cases finished of all, retained ones counted apart. */
+  onProgress?: (done: number, total: number, stage: "edit" | "retained") => void;
+}
+
+/** Neutral prompts that are asked after every edit, of forty. */
+const NEUTRAL_PROMPTS = 16;
+
+/** A run as it goes: what its functions share. */
+interface Run extends RunOptions {
+  model: LoadedModel;
+  folder: RunFolder;
+  baselines: Baselines;
+  /** Fingerprint of the unedited weights. */
+  unedited: string;
+  drifting?: DriftBaseline;
+  /** The edits so far, in sequential protocols. */
+  layers?: EditLayers;
+}
+
+/** Whether edits stay on the model. */
+export function isSequential(protocol: Protocol): boolean {
+  return protocol === "sequential" || protocol === "sequential-batch";
+}
+
+/**
+ * Runs all cases that the folder does not have yet.
+ * @param cases of this shard, in order
+ * @returns the lines of all of them, also of earlier sessions
+ * @throws {GpuError} when the device is lost; an edit that fails is a line of its own, not an end
+ */
+export async function runCases(
+  model: LoadedModel,
+  cases: readonly EditCase[],
+  folder: RunFolder,
+  options: RunOptions,
+): Promise<{ lines: CaseLine[]; retained?: RetainedLine[] }> {
+  const sequential = isSequential(options.protocol);
+  // Context templates are the unedited model's, whatever lies on it later.
+  await contexts(model, options.hparams.context_template_length_params, options.seed);
+  const unedited = await fingerprint(model);
+  using layers = sequential ? new EditLayers(model) : undefined;
+  using drifting = options.drift
+    ? await driftBaseline(model, { prompts: NEUTRAL_PROMPTS, repetition: options.plan.texts })
+    : undefined;
+  const run: Run = {
+    ...options,
+    model,
+    folder,
+    unedited,
+    layers,
+    baselines: new Baselines(model, cases, { ...options, weights: unedited }),
+    drifting,
+  };
+  for (let first = 0; first < cases.length; first += options.batch) {
+    options.onProgress?.(first, cases.length, "edit");
+    const group = cases.slice(first, first + options.batch);
+    if (group.every(({ id }) => folder.lines.has(id))) {
+      if (sequential) await relay(run, group);
+      continue;
+    }
+    const lines = await runGroup(run, group);
+    await folder.append(lines.filter(({ id }) => !folder.lines.has(id)));
+    for (const line of lines) folder.lines.set(line.id, line);
+  }
+  options.onProgress?.(cases.length, cases.length, "edit");
+  const lines = cases.map(({ id }) => folder.lines.get(id)!);
+  return { lines, retained: sequential ? await readRetained(run, cases) : undefined };
+}
+
+/** Lays the edit of an earlier session on the model again. */
+async function relay({ folder, layers }: Run, group: readonly EditCase[]): Promise<void> {
+  if (folder.lines.get(group[0].id)!.edit.failed !== undefined) return;
+  const patch = await readPatch(folder.editPath(group[0].index));
+  layers!.add(patch.deltas.map((delta) => {
+    if (delta.kind === "dense") throw new InputError(`${folder.path} holds an edit without a low rank`);
+    return { role: delta.role, rank: delta.ranks.length, left: delta.left, right: delta.right };
+  }));
+}
+
+/** Edits a group and reads its cases before and after. */
+async function runGroup(run: Run, group: readonly EditCase[]): Promise<CaseLine[]> {
+  const { model, layers, seed, plan } = run;
+  const { gpu } = model;
+  const clock = stopwatch();
+  const readBefore = async () => {
+    const readings: Readings[] = [];
+    for (const one of group) readings.push(await run.baselines.read(one));
+    return readings;
+  };
+  const before = await (layers ? layers.without(readBefore) : readBefore());
+  let evaluate = clock();
+
+  gpu.memory.resetPeak();
+  const made = await makeEdit(run, group);
+  const editing = clock();
+  const peak = gpu.memory.peak;
+
+  const after: Readings[] = [];
+  let elsewhere: Metrics | undefined;
+  {
+    using passing = layers ? undefined : new EditLayers(model);
+    (layers ?? passing)!.add(made.edit?.deltas ?? []);
+    for (const one of group) after.push(await readCase(model, one, plan, seed));
+    elsewhere = run.drifting && await drift(model, run.drifting);
+  }
+  const restored = layers ? undefined : await fingerprint(model) === run.unedited;
+  evaluate += clock();
+  // The edit first: a group counts as done when its lines are there.
+  if (layers && made.edit) {
+    await writePatch(run.folder.editPath(group[0].index), await patchOf(model, made.edit));
+  }
+
+  const hostBytes = Deno.memoryUsage().rss;
+  let request = 0;
+  return group.map((one, i): CaseLine => {
+    const record = made.record(request, one.requests.length);
+    request += one.requests.length;
+    const metrics = {
+      before: scoreCase(one, before[i], before[i]),
+      after: scoreCase(one, before[i], after[i]),
+    };
+    const { id, index, requests, probes } = one;
+    return {
+      id,
+      index,
+      requests,
+      probes,
+      before: before[i],
+      after: after[i],
+      edit: record,
+      metrics,
+      ...(elsewhere ? { drift: { before: run.drifting!.metrics, after: elsewhere } } : {}),
+      ...(restored === undefined ? {} : { restored }),
+      time_s: { edit: editing / group.length, evaluate: evaluate / group.length },
+      memory: { gpu_peak_bytes: peak, host_bytes: hostBytes },
+    };
+  });
+}
+
+/** An edit, or why there is none. */
+interface Made {
+  edit?: Edit;
+  /** What the line of a case with `count` requests from `first` on says. */
+  record(first: number, count: number): EditRecord;
+}
+
+async function makeEdit(
+  { model, method, hparams, statistics, seed }: Run,
+  group: readonly EditCase[],
+): Promise<Made> {
+  try {
+    const requests = group.flatMap((one) => one.requests);
+    const edit = await method.run(model, requests, { hparams, statistics, seed });
+    const changes = (await weightChanges(model, edit.deltas)).map(({ growth: _, ...change }) => change);
+    return {
+      edit,
+      record(first, count) {
+        const outcomes = edit.outcomes.slice(first, first + count);
+        const last = outcomes.map(({ losses }) => losses.at(-1)).filter((loss) => loss !== undefined);
+        const loss = last.reduce((sum, { nll, kl, wd }) => sum + nll + kl + wd, 0) / last.length;
+        return {
+          steps: outcomes.reduce((sum, { steps }) => sum + steps, 0),
+          ...(last.length ? { loss } : {}),
+          warnings: outcomes.flatMap(({ warnings }) => warnings),
+          changes,
+        };
+      },
+    };
+  } catch (error) {
+    // A request that cannot be edited is a result; a broken device is not.
+    if (!(error instanceof InputError || error instanceof GpuError)) throw error;
+    model.gpu.check();
+    const failed = error.message;
+    return { record: () => ({ steps: 0, warnings: [], changes: [], failed }) };
+  }
+}
+
+/** Every case after the last edit. */
+async function readRetained(run: Run, cases: readonly EditCase[]): Promise<RetainedLine[]> {
+  const { model, folder, layers, baselines, plan, seed } = run;
+  for (const [done, one] of cases.entries()) {
+    run.onProgress?.(done, cases.length, "retained");
+    const { id, index } = one;
+    if (folder.retained.has(id)) continue;
+    const clock = stopwatch();
+    const before = await layers!.without(() => baselines.read(one));
+    const readings = await readCase(model, one, plan, seed);
+    const metrics = scoreCase(one, before, readings);
+    const line: RetainedLine = { id, index, readings, metrics, time_s: { evaluate: clock() } };
+    await folder.appendRetained(line);
+    folder.retained.set(id, line);
+  }
+  run.onProgress?.(cases.length, cases.length, "retained");
+  return cases.map(({ id }) => folder.retained.get(id)!);
+}
+
+function stopwatch(): () => number {
+  let last = performance.now();
+  return () => {
+    const now = performance.now();
+    const elapsed = (now - last) / 1000;
+    last = now;
+    return elapsed;
+  };
+}
