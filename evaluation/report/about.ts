@@ -55,6 +55,11 @@ export function about(metric: string): About {
   };
 }
 
+/** "(n 3)" where a value is over other cases than the rest of its row; "" where it is over all. */
+export function fewer({ n }: Cell, cases: number): string {
+  return n === cases ? "" : ` (n ${n})`;
+}
+
 /** "98.0 ± 1.2"; a mean alone where no interval is known, a dash where there is no value. */
 export function formatCell(metric: string, cell: Cell | undefined): string {
   if (!cell) return "–";

@@ -2,7 +2,7 @@
  * Pictures of single runs side by side: metrics with their intervals, time, memory, and drift. Each is a
  * Vega-Lite specification made of plain rows; what the rows say is in the caption.
  */
-import { about, decimals } from "./about.ts";
+import { about, decimals, fewer } from "./about.ts";
 import { namesOf } from "./tables.ts";
 import type { Family } from "./families.ts";
 import type { Block, Group, LabelledRun } from "./groups.ts";
@@ -29,7 +29,7 @@ export function metricBars(block: Block, family: Family, metrics: readonly strin
   const { title, headings } = namesOf(family, metrics);
   const values = metrics.flatMap((metric, i) => {
     const { scale } = about(metric);
-    return block.rows.flatMap(({ label, cells: { [metric]: cell } }) => {
+    return block.rows.flatMap(({ label, evaluated, cells: { [metric]: cell } }) => {
       if (!cell) return [];
       const mean = cell.mean * scale, half = (cell.ci95 ?? 0) * scale;
       // A share has no mass beyond 0 and 100, whatever the normal approximation says.
@@ -41,7 +41,7 @@ export function metricBars(block: Block, family: Family, metrics: readonly strin
         low: clip(mean - half),
         high: clip(mean + half),
         end: Math.max(0, clip(mean + half)),
-        text: decimals(mean, scale),
+        text: decimals(mean, scale) + fewer(cell, evaluated),
       }];
     });
   });
@@ -50,7 +50,8 @@ export function metricBars(block: Block, family: Family, metrics: readonly strin
   return {
     name,
     title,
-    caption: `${family.note} Means over ${block.cases} cases; lines are 95 % intervals of the mean.`,
+    caption:
+      `${family.note} Means over ${block.cases} cases, or n where it is said; lines are 95 % intervals of the mean.`,
     spec: barPanels(values, labels, {
       x: bounded ? { domain: [0, 100], nice: false } : {},
       independent: !bounded,

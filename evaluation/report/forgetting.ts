@@ -9,7 +9,6 @@ export function forgettingCurve(group: Group, name: string): Picture | undefined
   const runs = group.runs.filter(({ summary }) => (summary.forgetting?.length ?? 0) > 1);
   if (runs.length === 0) return undefined;
   const windows = new Map(runs.map((run) => [run, windowOf(run.summary.forgetting!.length)]));
-  const names = new Set(runs.map(({ lines }) => successMetric(lines)));
   const values = runs.flatMap((run) => {
     const points = run.summary.forgetting!;
     const window = windows.get(run)!;
@@ -18,16 +17,14 @@ export function forgettingCurve(group: Group, name: string): Picture | undefined
         .map((mean, at) => ({ panel: run.label, when, x: at + 1, y: 100 * mean }))
     );
   });
+  const metrics = [...new Set(runs.map(({ lines }) => successMetric(lines)))].join(", ");
   const said = [...new Set(windows.values())].sort((a, b) => a - b).join(" or ");
   return {
     name,
     title: "Forgetting",
-    caption:
-      `Success of the edit (${
-        [...names].join(", ")
-      }) by its place in the sequence: right after it was made, ` +
-      `and after the last edit. The gap is what later edits took away. Moving mean over ${said} ` +
-      `edit${said === "1" ? "" : "s"}, fewer at the ends.`,
+    caption: `Success of the edit (${metrics}) by its place in the sequence: right after it was made, ` +
+      `and after the last edit. The gap is what later edits took away. ` +
+      (said === "1" ? "Not smoothed." : `Moving mean over ${said} edits, fewer at the ends.`),
     spec: {
       data: { values },
       facet: { field: "panel", type: "nominal", sort: runs.map(({ label }) => label), title: null },

@@ -17,6 +17,8 @@ export interface Row {
   stage: Stage;
   /** The run; absent for the unedited model. */
   run?: LabelledRun;
+  /** Cases that the readings are over. */
+  evaluated: number;
   cells: Record<string, Cell>;
 }
 
@@ -90,7 +92,12 @@ export function groupRuns(runs: readonly Run[]): Group[] {
 }
 
 function block(runs: LabelledRun[]): Block {
-  const unedited: Row = { label: "unedited", stage: "unedited", cells: {} };
+  const unedited: Row = {
+    label: "unedited",
+    stage: "unedited",
+    evaluated: Math.max(...runs.map(({ summary }) => summary.cases)),
+    cells: {},
+  };
   // Readings before the edits are the same in all runs, but a run may have taken more of them.
   for (const { summary } of runs.toReversed()) Object.assign(unedited.cells, cellsOf(summary, "before"));
   const rows = runs.flatMap((run): Row[] => {
@@ -98,6 +105,7 @@ function block(runs: LabelledRun[]): Block {
       label,
       stage,
       run,
+      evaluated: run.summary.cases,
       cells: { ...cellsOf(run.summary, of), ...(of === "retained" && finalDrift(run)) },
     });
     if (!run.summary.metrics.retained) return [row("after", run.label, "after")];
@@ -153,7 +161,9 @@ function label<R extends Omit<LabelledRun, "label" | "series">>(runs: readonly R
   });
   return named.map((run) => {
     const twins = named.filter((other) => other.label === run.label);
-    const part = run.missing > 0 ? ` [${run.config.indices.length - run.missing} cases]` : "";
+    const part = run.missing > 0
+      ? ` [${run.config.indices.length - run.missing} of ${run.config.indices.length} cases]`
+      : "";
     const label = twins.length > 1 ? `${run.label} #${twins.indexOf(run) + 1}` : run.label;
     return { ...run, label: label + part };
   });

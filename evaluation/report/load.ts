@@ -82,7 +82,8 @@ async function withShards(path: string): Promise<string[]> {
 /** One folder, as it is. @throws {InputError} */
 export async function readFolder(path: string): Promise<Folder> {
   const configPath = join(path, "config.json");
-  const config = checkConfig(parse(await readText(configPath), configPath), configPath);
+  const text = new TextDecoder().decode(await readBytes(configPath));
+  const config = checkConfig(parse(text, configPath), configPath);
   const wanted = new Set(config.indices);
   const lines = await readLines(join(path, "cases.jsonl"), checkCaseLine, wanted);
   const retained = await readLines(join(path, "retained.jsonl"), checkRetainedLine, wanted);
@@ -103,13 +104,22 @@ async function readLines<Line extends { id: string; index: number }>(
   check: (value: unknown, where: string) => Line,
   wanted: ReadonlySet<number>,
 ): Promise<Line[]> {
-  const pieces = (await readText(path, "")).split("\n");
-  const torn = pieces.pop()!;
-  const lines = pieces.flatMap((text, i): Line[] => {
-    const where = `${path} line ${i + 1}`;
-    return text.trim() ? [check(parse(text, where), where)] : [];
-  });
+  // Line by line from the bytes: a text has at most 2²⁹ characters, and long runs have more.
+  const bytes = await readBytes(path, new Uint8Array());
+  const decoder = new TextDecoder();
+  const lines: Line[] = [];
+  let at = 0;
+  for (
+    let number = 1, end = bytes.indexOf(10);
+    end >= 0;
+    number++, at = end + 1, end = bytes.indexOf(10, at)
+  ) {
+    const text = decoder.decode(bytes.subarray(at, end));
+    const where = `${path} line ${number}`;
+    if (text.trim()) lines.push(check(parse(text, where), where));
+  }
   // What follows the last line break was cut off by a kill, unless it is whole all the same.
+  const torn = decoder.decode(bytes.subarray(at));
   const last = torn.trim() && attempt(() => check(JSON.parse(torn), path));
   if (last) lines.push(last);
   const seen = new Set<number>();
@@ -125,16 +135,14 @@ async function readLines<Line extends { id: string; index: number }>(
   return lines;
 }
 
-async function readText(path: string, missing?: string): Promise<string> {
-  let bytes: Uint8Array;
+async function readBytes(path: string, missing?: Uint8Array): Promise<Uint8Array> {
   try {
-    bytes = await Deno.readFile(path);
+    return await Deno.readFile(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound && missing !== undefined) return missing;
     const why = error instanceof Deno.errors.NotFound ? "there is no such file" : (error as Error).message;
     throw new InputError(`Cannot read ${path}: ${why}`, { cause: error });
   }
-  return new TextDecoder().decode(bytes);
 }
 
 function parse(text: string, where: string): unknown {

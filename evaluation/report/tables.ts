@@ -1,5 +1,5 @@
 /** Tables of one block of runs, one a family, as cells of text: what every output format lays out in its own way. */
-import { type About, about, bestOf, commonPrefix, formatCell } from "./about.ts";
+import { type About, about, bestOf, commonPrefix, fewer, formatCell } from "./about.ts";
 import { byFamily, type Family } from "./families.ts";
 import type { Block } from "./groups.ts";
 
@@ -29,7 +29,8 @@ export function tablesOf(block: Block, options: { detail: boolean }): Table[] {
         rows: block.rows.map((row) => ({
           label: row.label,
           cells: metrics.map((metric, i) => ({
-            text: formatCell(metric, row.cells[metric]),
+            text: formatCell(metric, row.cells[metric]) +
+              (row.cells[metric] ? fewer(row.cells[metric], row.evaluated) : ""),
             best: best[i].has(row),
           })),
         })),

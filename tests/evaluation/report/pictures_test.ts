@@ -49,7 +49,7 @@ Deno.test("batchCurve() runs from single edits to the largest batch, one series 
   ]);
   const values = rows(batchCurve(groups, "b")).map((
     { series, property, x, mean },
-  ) => [series, property, x, mean]);
+  ) => [series, property, x, Math.round(mean)]);
   assert.deepEqual(values.filter(([, property]) => property === "generality"), [
     ["rome", "generality", 1, 50],
     ["memit", "generality", 1, 45],
@@ -71,8 +71,8 @@ Deno.test("forgettingCurve() smooths both readings and says how", () => {
   const [group] = groupRuns([runOf(20, 1, { protocol: "sequential" })]);
   const picture = forgettingCurve(group, "f")!;
   assert.match(picture.caption, /\(ES\).* Moving mean over 3 edits, fewer at the ends\.$/);
-  const late = rows(picture).filter(({ when }) => when === "in the end").map(({ y }) => y);
-  assert.deepEqual([late[0], late[10], late[19]], [0, 100 / 3, 100]);
+  const late = rows(picture).filter(({ when }) => when === "in the end").map(({ y }) => Math.round(y));
+  assert.deepEqual([late[0], late[10], late[19]], [0, 33, 100]);
 });
 
 Deno.test("time, memory and drift are drawn in their units", () => {
@@ -89,7 +89,7 @@ Deno.test("time, memory and drift are drawn in their units", () => {
   ]);
 });
 
-Deno.test("drawSvg() draws every picture with its labels inside, the same each time", async () => {
+Deno.test("drawSvg() draws every picture, the same each time, and on a page without namespaces", async () => {
   const groups = groupRuns([
     runOf(4, 0.5),
     runOf(4, 0.8, { method: "memit with a name that goes on and on and on and on and on and on <&>" }),
@@ -114,7 +114,7 @@ Deno.test("drawSvg() draws every picture with its labels inside, the same each t
   assert.ok(pictures.length > 15, String(pictures.length));
   for (const { spec, name, caption } of pictures) {
     const svg = await drawSvg(spec, name, "paper");
-    assert.match(svg, /^<svg[^>]* viewBox="0 0 \d+ \d+"/, name);
+    assert.match(svg, /^<svg[^>]* viewBox="0 0 [\d.]+ [\d.]+"/, name);
     assert.doesNotMatch(svg, /NaN|undefined|Infinity|#01020\d|&(?!amp;|lt;|gt;|quot;|apos;)/, name);
     assert.ok((svg.match(/<text/g) ?? []).length >= 3, name);
     assert.match(caption, /\.$/);

@@ -45,8 +45,13 @@ Deno.test("textReport() puts the unedited model first, marks the best and explai
       "memit     50.0 ± 98.0    90.0 ± 19.6 *",
     ].join("\n"),
   );
-  assert.match(text, /^\*  best mean/m);
-  assert.match(text, /^ES  efficacy success/m);
+  assert.match(text, /^\* {2}best mean/m);
+  assert.match(text, /^ES {2}efficacy success/m);
+});
+
+Deno.test("textReport() says of a value how many cases it is over, where not all", () => {
+  const run = runOf(configOf({ indices }), both({ ES: 1, PS: 0.5 }, { ES: 1 }));
+  assert.match(textReport(groupRuns([run]), 80), /^rome +100\.0 ± 0\.0 +50\.0 \(n 1\)$/m);
 });
 
 Deno.test("groupRuns() never puts protocols, data sets or models together, nor compares over other cases", () => {
@@ -93,9 +98,9 @@ Deno.test("groupRuns() notes what weakens the numbers", () => {
   assert.deepEqual(
     notes,
     [
-      "rome (3 cases) [2 cases] is not whole: 1 of its 3 cases are missing.",
-      "rome (3 cases) [2 cases]: 1 of 2 edits could not be made; they count as unedited.",
-      "rome (3 cases) [2 cases]: the weights did not come back bit for bit after an edit.",
+      "rome (3 cases) [2 of 3 cases] is not whole: 1 of its 3 cases are missing.",
+      "rome (3 cases) [2 of 3 cases]: 1 of 2 edits could not be made; they count as unedited.",
+      "rome (3 cases) [2 of 3 cases]: the weights did not come back bit for bit after an edit.",
       "The runs differ in seed: 0; 3.",
       "The unedited model's ES differs between runs on the same cases: 0.00, 0.250.",
     ].map((note) => note.replaceAll("(3 cases)", notes[0].match(/\(.*?\)/)![0])),
