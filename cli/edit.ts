@@ -13,6 +13,7 @@ import { checkWritable } from "../engine/io/atomic.ts";
 import { guard, guardBaseline } from "../evaluation/firewall.ts";
 import { lintRequests } from "../evaluation/lint.ts";
 import { editSucceeded, requestStates } from "../evaluation/state.ts";
+import { stopwatch } from "../evaluation/stopwatch.ts";
 import { type Patch, patchOf, readPatch, writePatch } from "../patches/patch.ts";
 import { checkCheckpointFolder, measureChanges, writeCheckpoint } from "../patches/checkpoint.ts";
 import { writePeft } from "../patches/peft.ts";
@@ -233,14 +234,4 @@ async function writeModel(out: string, model: LoadedModel, patch: Patch) {
 
 function total({ nll, kl, wd }: { nll: number; kl: number; wd: number }): number {
   return nll + kl + wd;
-}
-
-function stopwatch(): () => number {
-  let last = performance.now();
-  return () => {
-    const now = performance.now();
-    const elapsed = (now - last) / 1000;
-    last = now;
-    return elapsed;
-  };
 }

@@ -9,13 +9,14 @@ import { evaluate, type Extra, EXTRAS, runPath } from "../evaluation/evaluate.ts
 import type { RunConfig } from "../evaluation/records.ts";
 import { checkRunFolder } from "../evaluation/run_folder.ts";
 import { printSummary } from "./eval_print.ts";
+import { budgetsOf, type FirewallFlags } from "./firewall.ts";
 import { readGivenHparams, resolveHparams } from "./hparams.ts";
 import { number } from "./inputs.ts";
 import { lintDataset } from "./lint.ts";
 import { openSession } from "./model.ts";
 import { printJson, progress } from "./terminal.ts";
 
-interface Flags {
+interface Flags extends FirewallFlags {
   model?: string;
   method: string;
   dataset: string;
@@ -74,6 +75,10 @@ export function evalCommand(): Command {
     .option("--hparams <file>", "hyper-parameters: JSON, or EasyEdit's YAML")
     .option("--set <key=value>", "one hyper-parameter; may be repeated", collect, [])
     .option("--stats <file>", "statistics of the edited layer; may be repeated", collect, [])
+    .option("--max-drift <nats>", "firewall: mean KL on neutral prompts at most")
+    .option("--max-norm-growth <share>", "firewall: growth of a weight's norm at most; 0.01 is 1 %")
+    .option("--keep <prompt>", "firewall: its next token must stay; may be repeated", collect, [])
+    .option("--keep-pack <file>", "firewall: the probes to keep of this pack must hold (see emend test)")
     .option("--out <dir>", "the run's folder; without it runs/MODEL-METHOD-DATASET")
     .option("--resume", "go on with the run in that folder")
     .option("--shard <i/n>", "only the i-th of n parts, 1/n to n/n, into a folder of its own")
@@ -91,6 +96,7 @@ async function runEval(flags: Flags): Promise<void> {
   const extras = parseExtras(flags.metrics);
   const shard = parseShard(flags.shard, flags.sequential === true);
   const given = await readGivenHparams(method, flags);
+  const budgets = await budgetsOf(flags);
   const dataset = await readWithProgress(flags);
   if (flags.lint) return await lintDataset(dataset, sampleCases(dataset, { limit, seed }), flags);
   if (flags.model === undefined) {
@@ -109,7 +115,7 @@ async function runEval(flags: Flags): Promise<void> {
   using editing = progress("Editing and reading");
   using retaining = progress("Reading all again");
   const summary = await evaluate(model, {
-    ...{ method, hparams, recipe, dataset, limit, seed, batch, extras, out, shard, modelName, note },
+    ...{ method, hparams, recipe, dataset, limit, seed, batch, extras, out, shard, modelName, note, budgets },
     sequential: flags.sequential,
     statistics: flags.stats,
     resume: flags.resume,

@@ -12,6 +12,7 @@ import { InputError } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import type { Dataset, EditCase } from "./cases.ts";
 import { sampleCases } from "./datasets/read.ts";
+import type { Budgets } from "./firewall.ts";
 import { type ReadingPlan, requireFits } from "./readings.ts";
 import type { Protocol, RunConfig, Summary } from "./records.ts";
 import { isSequential, runCases, type RunOptions } from "./run.ts";
@@ -41,6 +42,8 @@ export interface EvaluateOptions {
   sequential?: boolean;
   /** Default: `generate` and `drift`. */
   extras?: readonly Extra[];
+  /** A firewall: every edit is taken back until it is within these, or not made. */
+  budgets?: Budgets;
   /** Statistics files of the edited layers, where they are not beside the model or in the cache. */
   statistics?: readonly string[];
   /** The run's folder; a shard gets one of its own in it. */
@@ -101,6 +104,7 @@ export async function evaluate(model: LoadedModel, options: EvaluateOptions): Pr
     seed: config.seed,
     plan,
     drift: extras.has("drift"),
+    budgets: options.budgets,
     onProgress: options.onProgress,
   });
   const summary = summarise(config, lines, retained, { total_s: (performance.now() - start) / 1000 });
@@ -146,7 +150,7 @@ async function configOf(
   options: EvaluateOptions,
   { protocol, statistics, extras }: Resolved,
 ): Promise<RunConfig> {
-  const { method, hparams, recipe, dataset, batch = 1, seed = 0, shard } = options;
+  const { method, hparams, recipe, dataset, batch = 1, seed = 0, shard, budgets } = options;
   return {
     format: "emend-run",
     format_version: 1,
@@ -169,6 +173,7 @@ async function configOf(
     batch,
     readings: ["forced", ...EXTRAS.filter((extra) => extras.has(extra))],
     seed,
+    ...(budgets ? { budgets: { ...budgets, keep: budgets.keep?.map(({ prompt }) => prompt) } } : {}),
     statistics: [...statistics?.layers.values() ?? []].map(({ layer, tokens, corpusName }) => (
       { layer, tokens, corpus: corpusName }
     )),

@@ -48,7 +48,7 @@ export interface EditRecord {
   changes: { role: string; frobenius: number; relative: number }[];
   /** Why there is no edit, where making it failed; the readings after are then those of the weights before. */
   failed?: string;
-  /** What a firewall did, when one was set: the scale that the edit was taken back to, or why it was refused. */
+  /** What the firewall did, when budgets were set: the share of the edit that it left, or why it left none. */
   firewall?: { scale: number; refused?: string };
 }
 
@@ -99,6 +99,8 @@ export interface RunConfig {
   /** Which readings were taken. */
   readings: string[];
   seed: number;
+  /** The firewall's budgets, when set; `keep` lists prompts. */
+  budgets?: { maxDrift?: number; maxNormGrowth?: number; keep?: string[] };
   /** Statistics of keys, where the method uses them. */
   statistics: { layer: number; tokens: number; corpus: string }[];
   adapter: string;

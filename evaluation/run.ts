@@ -22,11 +22,13 @@ import { patchOf, readPatch, writePatch } from "../patches/patch.ts";
 import { Baselines } from "./baselines.ts";
 import type { EditCase } from "./cases.ts";
 import { drift, type DriftBaseline, driftBaseline, weightChanges } from "./drift.ts";
+import { type Budgets, guard, type GuardBaseline, guardBaseline } from "./firewall.ts";
 import { EditLayers } from "./layers.ts";
 import { scoreCase } from "./metrics/index.ts";
 import { readCase, type ReadingPlan } from "./readings.ts";
 import type { CaseLine, EditRecord, Metrics, Protocol, Readings, RetainedLine } from "./records.ts";
 import type { RunFolder } from "./run_folder.ts";
+import { stopwatch } from "./stopwatch.ts";
 
 /** How to run. */
 export interface RunOptions {
@@ -41,6 +43,8 @@ export interface RunOptions {
   plan: ReadingPlan;
   /** Measure the model elsewhere after every group. */
   drift: boolean;
+  /** A firewall: every edit is taken back until it is within, or not made. */
+  budgets?: Budgets;
   /** Cases finished of all, retained ones counted apart. */
   onProgress?: (done: number, total: number, stage: "edit" | "retained") => void;
 }
@@ -56,6 +60,7 @@ interface Run extends RunOptions {
   /** Fingerprint of the unedited weights. */
   unedited: string;
   drifting?: DriftBaseline;
+  guarding?: GuardBaseline;
   /** The edits so far, in sequential protocols. */
   layers?: EditLayers;
 }
@@ -85,6 +90,7 @@ export async function runCases(
   using drifting = options.drift
     ? await driftBaseline(model, { prompts: NEUTRAL_PROMPTS, repetition: options.plan.texts })
     : undefined;
+  using guarding = options.budgets && await guardBaseline(model, options.budgets);
   const run: Run = {
     ...options,
     model,
@@ -93,6 +99,7 @@ export async function runCases(
     layers,
     baselines: new Baselines(model, cases, { ...options, weights: unedited }),
     drifting,
+    guarding,
   };
   for (let first = 0; first < cases.length; first += options.batch) {
     options.onProgress?.(first, cases.length, "edit");
@@ -112,7 +119,8 @@ export async function runCases(
 
 /** Lays the edit of an earlier session on the model again. */
 async function relay({ folder, layers }: Run, group: readonly EditCase[]): Promise<void> {
-  if (folder.lines.get(group[0].id)!.edit.failed !== undefined) return;
+  const { failed, firewall } = folder.lines.get(group[0].id)!.edit;
+  if (failed !== undefined || firewall?.refused !== undefined) return;
   const patch = await readPatch(folder.editPath(group[0].index));
   layers!.add(patch.deltas.map((delta) => {
     if (delta.kind === "dense") throw new InputError(`${folder.path} holds an edit without a low rank`);
@@ -187,16 +195,18 @@ interface Made {
   record(first: number, count: number): EditRecord;
 }
 
-async function makeEdit(
-  { model, method, hparams, statistics, seed }: Run,
-  group: readonly EditCase[],
-): Promise<Made> {
+async function makeEdit(run: Run, group: readonly EditCase[]): Promise<Made> {
+  const { model, method, hparams, statistics, seed, budgets, guarding } = run;
   try {
     const requests = group.flatMap((one) => one.requests);
-    const edit = await method.run(model, requests, { hparams, statistics, seed });
+    const whole = await method.run(model, requests, { hparams, statistics, seed });
+    const guarded = budgets && await guard(model, whole, budgets, guarding!);
+    const refused = guarded?.refused;
+    const edit = guarded?.edit ?? whole;
+    const firewall = guarded && { scale: guarded.scale, ...(refused === undefined ? {} : { refused }) };
     const changes = (await weightChanges(model, edit.deltas)).map(({ growth: _, ...change }) => change);
     return {
-      edit,
+      edit: refused === undefined ? edit : undefined,
       record(first, count) {
         const outcomes = edit.outcomes.slice(first, first + count);
         const last = outcomes.map(({ losses }) => losses.at(-1)).filter((loss) => loss !== undefined);
@@ -205,7 +215,8 @@ async function makeEdit(
           steps: outcomes.reduce((sum, { steps }) => sum + steps, 0),
           ...(last.length ? { loss } : {}),
           warnings: outcomes.flatMap(({ warnings }) => warnings),
-          changes,
+          changes: refused === undefined ? changes : [],
+          ...(firewall ? { firewall } : {}),
         };
       },
     };
@@ -235,14 +246,4 @@ async function readRetained(run: Run, cases: readonly EditCase[]): Promise<Retai
   }
   run.onProgress?.(cases.length, cases.length, "retained");
   return cases.map(({ id }) => folder.retained.get(id)!);
-}
-
-function stopwatch(): () => number {
-  let last = performance.now();
-  return () => {
-    const now = performance.now();
-    const elapsed = (now - last) / 1000;
-    last = now;
-    return elapsed;
-  };
 }
