@@ -21,6 +21,7 @@ export function progress(label: string): Progress {
           hideCursor: true,
           clearOnComplete: true,
           etaBuffer: 20,
+          formatTime: timeLeft,
         }, cliProgress.Presets.shades_classic);
         bar.start(total, 0);
       }
@@ -29,6 +30,14 @@ export function progress(label: string): Progress {
     },
     [Symbol.dispose]: () => bar?.stop(),
   };
+}
+
+/** Seconds for the bar; a text where it cannot tell yet. */
+function timeLeft(s: number | string): string {
+  if (typeof s === "string") return "?";
+  if (s < 100) return `${s} s`;
+  const minutes = Math.round(s / 60);
+  return minutes < 100 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 /** Columns padded to their widest cell; the first row is the head. */
