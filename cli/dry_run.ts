@@ -1,11 +1,9 @@
 /** `emend edit --dry-run`: what an edit will take, without touching anything. */
 import { estimateEdit, estimateSolver } from "../editors/estimate.ts";
 import { findStatistics } from "../editors/find_statistics.ts";
-import type { RomeHparams } from "../editors/hparams.ts";
+import type { Hparams } from "../editors/hparams.ts";
 import type { Method } from "../editors/methods.ts";
 import type { EditRequest } from "../editors/requests.ts";
-import { contextPlan } from "../editors/contexts.ts";
-import { romeTarget } from "../editors/rome.ts";
 import { InputError } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import { measureMatmul } from "../engine/ops/measure.ts";
@@ -15,14 +13,11 @@ import { printJson, seconds, table } from "./terminal.ts";
 export async function dryRun(
   model: LoadedModel,
   requests: readonly EditRequest[],
-  options: { method: Method; hparams: RomeHparams; source: string; json?: boolean; stats: readonly string[] },
+  options: { method: Method; hparams: Hparams; source: string; json?: boolean; stats: readonly string[] },
 ): Promise<void> {
   const { method, hparams, source } = options;
   const { gpu, dims, tokenizer } = model;
-  const [layer] = hparams.layers;
-  const texts = contextPlan(hparams.context_template_length_params);
-  const targets = requests.map((r) => romeTarget(model, r, texts));
-  const steps = hparams.v_num_grad_steps;
+  const { layer, steps, targets } = method.plan(model, requests, hparams);
   const estimates = targets.map((t) => estimateEdit(dims, t, { layer, steps }));
   const rate = await measureMatmul(gpu, {
     rows: Math.max(...estimates.map((e) => e.stepRows)),

@@ -1,7 +1,6 @@
 /** `emend edit`: changes facts, shows before and after, writes what was asked for. */
 import { Command } from "npm:commander@15.1.0";
 import { resolve } from "node:path";
-import { contexts } from "../editors/contexts.ts";
 import { applyDeltas, type Edit } from "../editors/edit.ts";
 import { findStatistics } from "../editors/find_statistics.ts";
 import { methodNamed, METHODS } from "../editors/methods.ts";
@@ -117,7 +116,7 @@ async function runEdit(flags: Flags): Promise<void> {
   using statistics = method.statistics(hparams).length
     ? await findStatistics(model, method.statistics(hparams), { files: flags.stats })
     : undefined;
-  await contexts(model, hparams.context_template_length_params, seed);
+  await method.prepare(model, hparams, seed);
   const prepare = clock();
 
   const before = await requestStates(model, requests);

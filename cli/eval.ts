@@ -31,6 +31,7 @@ interface Flags extends FirewallFlags {
   stats: string[];
   out?: string;
   resume?: boolean;
+  cacheTargets?: boolean;
   shard?: string;
   lint?: boolean;
   json?: boolean;
@@ -81,6 +82,10 @@ export function evalCommand(): Command {
     .option("--keep-pack <file>", "firewall: the probes to keep of this pack must hold (see emend test)")
     .option("--out <dir>", "the run's folder; without it runs/MODEL-METHOD-DATASET")
     .option("--resume", "go on with the run in that folder")
+    .option(
+      "--cache-targets",
+      "keep optimised targets, and take those of earlier runs; editing time then lies",
+    )
     .option("--shard <i/n>", "only the i-th of n parts, 1/n to n/n, into a folder of its own")
     .option("--lint", "check the records and stop")
     .option("--json", "print the summary as one JSON object")
@@ -119,6 +124,7 @@ async function runEval(flags: Flags): Promise<void> {
     sequential: flags.sequential,
     statistics: flags.stats,
     resume: flags.resume,
+    cacheTargets: flags.cacheTargets,
     onProgress: (done, total, stage) => (stage === "edit" ? editing : retaining).update(done, total),
   });
   for (const bar of [editing, retaining]) bar[Symbol.dispose]();

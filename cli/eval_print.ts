@@ -52,6 +52,11 @@ export function printSummary(summary: Summary, out: string): void {
         ? ""
         : `; weights restored exactly: ${summary.restored ? "yes" : "NO"}`),
   );
+  if (summary.cached_targets) {
+    console.log(
+      `note: ${summary.cached_targets} targets came from the cache, so the time an edit is not the method's`,
+    );
+  }
   console.log(`written: ${out}\nmore: deno run -A cli.ts report ${out} --out report.html`);
 }
 

@@ -1,6 +1,6 @@
 /** Hyper-parameters of a method for a model: the recipe, then the user's file, then --set; later ones win. */
 import { type Method, sameName } from "../editors/methods.ts";
-import type { RomeHparams } from "../editors/hparams.ts";
+import type { Hparams } from "../editors/hparams.ts";
 import { InputError } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import { parseSettings, readHparams } from "./inputs.ts";
@@ -40,7 +40,7 @@ export function resolveHparams(
   model: LoadedModel,
   { model: name = model.name, file, fileValues, settings }: GivenHparams,
   note: (text: string) => void,
-): { hparams: RomeHparams; source: string } {
+): { hparams: Hparams; source: string } {
   const recipe = method.recipe(model);
   const source = file ? `Hyper-parameters from ${file}` : recipe.source;
   const { hparams, unknown } = method.parse(

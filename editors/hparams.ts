@@ -5,6 +5,12 @@
 import { z } from "npm:zod@4.6.7";
 import { InputError } from "../engine/io/errors.ts";
 
+/** What every method's hyper-parameters have; the rest is the method's own. */
+export interface Hparams {
+  /** Layers to edit. */
+  layers: number[];
+}
+
 /** ROME, R-ROME and p-ROME. */
 export const romeSchema = z.object({
   /** Layers to edit, one after another; ROME uses one. */

@@ -1,28 +1,38 @@
 /** The editing methods by name: what `--method` and `edit()` know. */
 import { InputError } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
+import { contextPlan, contexts } from "./contexts.ts";
 import type { Edit } from "./edit.ts";
-import { nearest, parseHparams, type RomeHparams, romeSchema } from "./hparams.ts";
+import { type Hparams, nearest, parseHparams, type RomeHparams, romeSchema } from "./hparams.ts";
 import { type Recipe, romeRecipe } from "./recipes.ts";
 import type { EditRequest } from "./requests.ts";
-import { type EditOptions, rome, type RomeVariant } from "./rome.ts";
+import { type EditOptions, rome, romeTarget, type RomeVariant } from "./rome.ts";
+import type { TargetRequest } from "./targets.ts";
 
-/** One method. */
-export interface Method {
+/** One method, with the type of its hyper-parameters; they come from its own `parse` only. */
+export interface Method<H extends Hparams = Hparams> {
   name: string;
   /** One line for `--help`. */
   summary: string;
   recipe(model: LoadedModel): Recipe;
   /** Completes and checks hyper-parameters. */
-  parse(values: Record<string, unknown>, source: string): { hparams: RomeHparams; unknown: string[] };
+  parse(values: Record<string, unknown>, source: string): { hparams: H; unknown: string[] };
   /** @throws {InputError} for a hyper-parameter that the method does not have, with the nearest one */
   requireKeys(keys: readonly string[]): void;
   /** Layers whose key statistics are needed. */
-  statistics(hparams: RomeHparams): number[];
-  run(model: LoadedModel, requests: readonly EditRequest[], options: EditOptions<RomeHparams>): Promise<Edit>;
+  statistics(hparams: H): number[];
+  /** Makes what edits need of the unedited model, before the first of several: context templates. */
+  prepare(model: LoadedModel, hparams: H, seed: number): Promise<void>;
+  /** What the optimisation will be given, with stand-ins for the contexts: for estimates. */
+  plan(
+    model: LoadedModel,
+    requests: readonly EditRequest[],
+    hparams: H,
+  ): { layer: number; steps: number; targets: TargetRequest[] };
+  run(model: LoadedModel, requests: readonly EditRequest[], options: EditOptions<H>): Promise<Edit>;
 }
 
-function romeMethod(name: RomeVariant, summary: string): Method {
+function romeMethod(name: RomeVariant, summary: string): Method<RomeHparams> {
   return {
     name,
     summary,
@@ -38,6 +48,11 @@ function romeMethod(name: RomeVariant, summary: string): Method {
       });
     },
     statistics: (h) => h.mom2_adjustment ? h.layers : [],
+    prepare: async (model, h, seed) => void await contexts(model, h.context_template_length_params, seed),
+    plan(model, requests, { layers: [layer], v_num_grad_steps: steps, context_template_length_params }) {
+      const texts = contextPlan(context_template_length_params);
+      return { layer, steps, targets: requests.map((request) => romeTarget(model, request, texts)) };
+    },
     run: (model, requests, options) => rome(model, requests, name, options),
   };
 }

@@ -23,6 +23,7 @@ import {
   validateRequest,
 } from "./requests.ts";
 import type { Statistics } from "./statistics.ts";
+import type { TargetCache } from "./target_cache.ts";
 import { optimiseTargets, type Target, type TargetRequest } from "./targets.ts";
 
 export type RomeVariant = "rome" | "r-rome" | "p-rome";
@@ -34,6 +35,8 @@ export interface EditOptions<Hparams> {
   statistics?: Statistics;
   /** Seed of the context templates. */
   seed?: number;
+  /** Targets that are on the disk already; only for a model without edits. */
+  targets?: TargetCache;
   onProgress?: (done: number, total: number) => void;
 }
 
@@ -78,7 +81,10 @@ export async function rome(
   using applied = new DisposableStack();
   for (const [i, request] of valid.entries()) {
     const [layer] = hparams.layers;
-    const [target] = await optimiseTargets(model, [romeTarget(model, request, texts)], { ...hparams, layer });
+    const wanted = [romeTarget(model, request, texts)], how = { ...hparams, layer };
+    // Only the first request meets the weights that the cache is about.
+    const cache = i === 0 ? options.targets : undefined;
+    const [target] = await (cache?.targets(wanted, how) ?? optimiseTargets(model, wanted, how));
     const solve = async (key: Float64Array) =>
       hparams.mom2_adjustment ? await statistics!.solve(layer, key) : key;
     const { left, right, keyRatio } = await romeUpdate(variant, target, solve);

@@ -5,7 +5,7 @@
 import { basename, join } from "node:path";
 import manifest from "../deno.json" with { type: "json" };
 import { findStatistics } from "../editors/find_statistics.ts";
-import type { RomeHparams } from "../editors/hparams.ts";
+import type { Hparams } from "../editors/hparams.ts";
 import type { Method } from "../editors/methods.ts";
 import type { Statistics } from "../editors/statistics.ts";
 import { InputError } from "../engine/io/errors.ts";
@@ -28,7 +28,7 @@ export const EXTRAS: readonly Extra[] = ["generate", "drift", "fluency"];
 /** How to evaluate. */
 export interface EvaluateOptions {
   method: Method;
-  hparams: RomeHparams;
+  hparams: Hparams;
   /** Where they come from, a sentence for the run's record. */
   recipe: string;
   dataset: Dataset;
@@ -44,6 +44,8 @@ export interface EvaluateOptions {
   extras?: readonly Extra[];
   /** A firewall: every edit is taken back until it is within these, or not made. */
   budgets?: Budgets;
+  /** Keep optimised targets on the disk, and take those that are there; see {@link RunOptions}. */
+  cacheTargets?: boolean;
   /** Statistics files of the edited layers, where they are not beside the model or in the cache. */
   statistics?: readonly string[];
   /** The run's folder; a shard gets one of its own in it. */
@@ -105,6 +107,7 @@ export async function evaluate(model: LoadedModel, options: EvaluateOptions): Pr
     plan,
     drift: extras.has("drift"),
     budgets: options.budgets,
+    cacheTargets: options.cacheTargets,
     onProgress: options.onProgress,
   });
   const summary = summarise(config, lines, retained, { total_s: (performance.now() - start) / 1000 });

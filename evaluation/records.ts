@@ -38,6 +38,20 @@ export interface Readings {
 /** Metric values of one case by name (see `METRICS`); what does not apply is absent. Shares are in [0, 1]. */
 export type Metrics = Record<string, number>;
 
+/** The parts of a case's work, in order; `retained` is the reading after the last edit of a sequential run. */
+export const PHASES = ["before", "edit", "after", "elsewhere", "restore", "retained"] as const;
+export type Phase = typeof PHASES[number];
+
+/** What a phase took. */
+export interface PhaseCost {
+  /** Seconds a case. */
+  time_s: number;
+  /** The device's highest memory during the phase, weights included. */
+  gpu_peak_bytes: number;
+  /** The process's resident memory at its end. */
+  host_bytes: number;
+}
+
 /** How the edit of a case went. */
 export interface EditRecord {
   steps: number;
@@ -50,6 +64,8 @@ export interface EditRecord {
   failed?: string;
   /** What the firewall did, when budgets were set: the share of the edit that it left, or why it left none. */
   firewall?: { scale: number; refused?: string };
+  /** Targets that came from the cache: the time of this edit is then not the method's. */
+  cached_targets?: number;
 }
 
 /** A line of cases.jsonl. */
@@ -67,8 +83,11 @@ export interface CaseLine {
   drift?: { before: Metrics; after: Metrics };
   /** Whether the weights' fingerprint after undoing is that of the unedited model; single and batch only. */
   restored?: boolean;
+  /** Seconds: `edit`, and all other phases together. */
   time_s: { edit: number; evaluate: number };
   memory: { gpu_peak_bytes: number; host_bytes: number };
+  /** Time and memory phase by phase. */
+  phases: Partial<Record<Phase, PhaseCost>>;
 }
 
 /** A line of retained.jsonl: a case of a sequential run after the last edit. */
@@ -78,6 +97,7 @@ export interface RetainedLine {
   readings: Readings;
   metrics: Metrics;
   time_s: { evaluate: number };
+  phases: Partial<Record<Phase, PhaseCost>>;
 }
 
 export type Protocol = "single" | "batch" | "sequential" | "sequential-batch";
@@ -147,4 +167,8 @@ export interface Summary {
     outside_editing: number;
   };
   memory: { gpu_peak_bytes: number; host_peak_bytes: number };
+  /** Mean seconds a case and highest memory of every phase that the run had. */
+  phases: Partial<Record<Phase, PhaseCost>>;
+  /** Edits with targets from the cache, when there are any. */
+  cached_targets?: number;
 }

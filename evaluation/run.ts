@@ -9,12 +9,12 @@
  * Every case is read before (always on the original weights) and right after its edit; the sequential
  * protocols read all cases once more after the last edit. Restoring is proven by the weights' fingerprint.
  */
-import { contexts } from "../editors/contexts.ts";
 import type { Edit } from "../editors/edit.ts";
-import type { RomeHparams } from "../editors/hparams.ts";
+import type { Hparams } from "../editors/hparams.ts";
 import type { Method } from "../editors/methods.ts";
 import type { Statistics } from "../editors/statistics.ts";
 import { GpuError } from "../engine/gpu/errors.ts";
+import { type TargetCache, targetCache } from "../editors/target_cache.ts";
 import { InputError } from "../engine/io/errors.ts";
 import { fingerprint } from "../engine/models/fingerprint.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
@@ -28,12 +28,12 @@ import { scoreCase } from "./metrics/index.ts";
 import { readCase, type ReadingPlan } from "./readings.ts";
 import type { CaseLine, EditRecord, Metrics, Protocol, Readings, RetainedLine } from "./records.ts";
 import type { RunFolder } from "./run_folder.ts";
-import { stopwatch } from "./stopwatch.ts";
+import { Phases } from "./phases.ts";
 
 /** How to run. */
 export interface RunOptions {
   method: Method;
-  hparams: RomeHparams;
+  hparams: Hparams;
   statistics?: Statistics;
   protocol: Protocol;
   /** Edits made together. */
@@ -45,6 +45,8 @@ export interface RunOptions {
   drift: boolean;
   /** A firewall: every edit is taken back until it is within, or not made. */
   budgets?: Budgets;
+  /** Keep optimised targets on the disk, and take those that are there; of no use in sequential protocols. */
+  cacheTargets?: boolean;
   /** Cases finished of all, retained ones counted apart. */
   onProgress?: (done: number, total: number, stage: "edit" | "retained") => void;
 }
@@ -59,6 +61,7 @@ interface Run extends RunOptions {
   baselines: Baselines;
   /** Fingerprint of the unedited weights. */
   unedited: string;
+  targets?: TargetCache;
   drifting?: DriftBaseline;
   guarding?: GuardBaseline;
   /** The edits so far, in sequential protocols. */
@@ -84,7 +87,7 @@ export async function runCases(
 ): Promise<{ lines: CaseLine[]; retained?: RetainedLine[] }> {
   const sequential = isSequential(options.protocol);
   // Context templates are the unedited model's, whatever lies on it later.
-  await contexts(model, options.hparams.context_template_length_params, options.seed);
+  await options.method.prepare(model, options.hparams, options.seed);
   const unedited = await fingerprint(model);
   using layers = sequential ? new EditLayers(model) : undefined;
   using drifting = options.drift
@@ -97,6 +100,7 @@ export async function runCases(
     folder,
     unedited,
     layers,
+    targets: options.cacheTargets && !sequential ? targetCache(model, unedited) : undefined,
     baselines: new Baselines(model, cases, { ...options, weights: unedited }),
     drifting,
     guarding,
@@ -131,37 +135,37 @@ async function relay({ folder, layers }: Run, group: readonly EditCase[]): Promi
 /** Edits a group and reads its cases before and after. */
 async function runGroup(run: Run, group: readonly EditCase[]): Promise<CaseLine[]> {
   const { model, layers, seed, plan } = run;
-  const { gpu } = model;
-  const clock = stopwatch();
+  const phases = new Phases(model.gpu);
   const readBefore = async () => {
     const readings: Readings[] = [];
     for (const one of group) readings.push(await run.baselines.read(one));
     return readings;
   };
-  const before = await (layers ? layers.without(readBefore) : readBefore());
-  let evaluate = clock();
-
-  gpu.memory.resetPeak();
-  const made = await makeEdit(run, group);
-  const editing = clock();
-  const peak = gpu.memory.peak;
-
+  const before = await phases.run("before", () => layers ? layers.without(readBefore) : readBefore());
+  const made = await phases.run("edit", () => makeEdit(run, group));
   const after: Readings[] = [];
   let elsewhere: Metrics | undefined;
   {
     using passing = layers ? undefined : new EditLayers(model);
-    (layers ?? passing)!.add(made.edit?.deltas ?? []);
-    for (const one of group) after.push(await readCase(model, one, plan, seed));
-    elsewhere = run.drifting && await drift(model, run.drifting);
+    await phases.run("after", async () => {
+      (layers ?? passing)!.add(made.edit?.deltas ?? []);
+      for (const one of group) after.push(await readCase(model, one, plan, seed));
+    });
+    const { drifting } = run;
+    elsewhere = drifting && await phases.run("elsewhere", () => drift(model, drifting));
   }
-  const restored = layers ? undefined : await fingerprint(model) === run.unedited;
-  evaluate += clock();
+  const restored = layers
+    ? undefined
+    : await phases.run("restore", async () => await fingerprint(model) === run.unedited);
   // The edit first: a group counts as done when its lines are there.
   if (layers && made.edit) {
     await writePatch(run.folder.editPath(group[0].index), await patchOf(model, made.edit));
   }
 
-  const hostBytes = Deno.memoryUsage().rss;
+  const costs = phases.shared(group.length);
+  const { edit, ...others } = costs;
+  const evaluate = Object.values(others).reduce((sum, { time_s }) => sum + time_s, 0);
+  const hostBytes = Math.max(...Object.values(costs).map((cost) => cost.host_bytes));
   let request = 0;
   return group.map((one, i): CaseLine => {
     const record = made.record(request, one.requests.length);
@@ -182,8 +186,9 @@ async function runGroup(run: Run, group: readonly EditCase[]): Promise<CaseLine[
       metrics,
       ...(elsewhere ? { drift: { before: run.drifting!.metrics, after: elsewhere } } : {}),
       ...(restored === undefined ? {} : { restored }),
-      time_s: { edit: editing / group.length, evaluate: evaluate / group.length },
-      memory: { gpu_peak_bytes: peak, host_bytes: hostBytes },
+      time_s: { edit: edit!.time_s, evaluate },
+      memory: { gpu_peak_bytes: edit!.gpu_peak_bytes, host_bytes: hostBytes },
+      phases: costs,
     };
   });
 }
@@ -196,10 +201,11 @@ interface Made {
 }
 
 async function makeEdit(run: Run, group: readonly EditCase[]): Promise<Made> {
-  const { model, method, hparams, statistics, seed, budgets, guarding } = run;
+  const { model, method, hparams, statistics, seed, targets, budgets, guarding } = run;
   try {
     const requests = group.flatMap((one) => one.requests);
-    const whole = await method.run(model, requests, { hparams, statistics, seed });
+    const whole = await method.run(model, requests, { hparams, statistics, seed, targets });
+    const cached = targets?.taken() ?? 0;
     const guarded = budgets && await guard(model, whole, budgets, guarding!);
     const refused = guarded?.refused;
     const edit = guarded?.edit ?? whole;
@@ -217,6 +223,7 @@ async function makeEdit(run: Run, group: readonly EditCase[]): Promise<Made> {
           warnings: outcomes.flatMap(({ warnings }) => warnings),
           changes: refused === undefined ? changes : [],
           ...(firewall ? { firewall } : {}),
+          ...(cached > 0 ? { cached_targets: cached } : {}),
         };
       },
     };
@@ -236,11 +243,17 @@ async function readRetained(run: Run, cases: readonly EditCase[]): Promise<Retai
     run.onProgress?.(done, cases.length, "retained");
     const { id, index } = one;
     if (folder.retained.has(id)) continue;
-    const clock = stopwatch();
-    const before = await layers!.without(() => baselines.read(one));
-    const readings = await readCase(model, one, plan, seed);
+    const phases = new Phases(model.gpu);
+    const { before, readings } = await phases.run("retained", async () => ({
+      before: await layers!.without(() => baselines.read(one)),
+      readings: await readCase(model, one, plan, seed),
+    }));
     const metrics = scoreCase(one, before, readings);
-    const line: RetainedLine = { id, index, readings, metrics, time_s: { evaluate: clock() } };
+    const line: RetainedLine = {
+      ...{ id, index, readings, metrics },
+      time_s: { evaluate: phases.costs.retained!.time_s },
+      phases: phases.costs,
+    };
     await folder.appendRetained(line);
     folder.retained.set(id, line);
   }

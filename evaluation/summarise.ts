@@ -4,14 +4,15 @@
  */
 import { InputError } from "../engine/io/errors.ts";
 import { aggregate, harmonicScore } from "./metrics/index.ts";
-import type {
-  CaseLine,
-  Metrics,
-  RetainedLine,
-  RunConfig,
-  Statistic,
-  Statistics,
-  Summary,
+import {
+  type CaseLine,
+  type Metrics,
+  PHASES,
+  type RetainedLine,
+  type RunConfig,
+  type Statistic,
+  type Statistics,
+  type Summary,
 } from "./records.ts";
 
 /**
@@ -35,6 +36,7 @@ export function summarise(
   const last = late?.length ? statistics(late.map(({ metrics }) => metrics)) : undefined;
   const drift = driftReadings(config, cases, positions);
   const forgetting = late?.length ? forgettingOf(cases, late) : undefined;
+  const cached = cases.reduce((sum, { edit }) => sum + (edit.cached_targets ?? 0), 0);
   const restored = cases.flatMap((line) => line.restored ?? []);
   return {
     format: "emend-summary",
@@ -56,6 +58,8 @@ export function summarise(
       gpu_peak_bytes: Math.max(0, ...cases.map(({ memory }) => memory.gpu_peak_bytes)),
       host_peak_bytes: Math.max(0, ...cases.map(({ memory }) => memory.host_bytes)),
     },
+    phases: phasesOf([...cases, ...late ?? []]),
+    ...(cached && { cached_targets: cached }),
   };
 }
 
@@ -139,6 +143,19 @@ function times(cases: readonly CaseLine[], late: readonly RetainedLine[], total:
     evaluate: statistic(evaluations),
     outside_editing: all > 0 ? 1 - editing / all : 0,
   };
+}
+
+/** Mean seconds and highest memory of each phase. */
+function phasesOf(lines: readonly Pick<CaseLine, "phases">[]): Summary["phases"] {
+  return Object.fromEntries(PHASES.flatMap((phase) => {
+    const costs = lines.flatMap(({ phases }) => phases[phase] ?? []);
+    if (costs.length === 0) return [];
+    return [[phase, {
+      time_s: costs.reduce((sum, { time_s }) => sum + time_s, 0) / costs.length,
+      gpu_peak_bytes: Math.max(...costs.map((cost) => cost.gpu_peak_bytes)),
+      host_bytes: Math.max(...costs.map((cost) => cost.host_bytes)),
+    }]];
+  }));
 }
 
 function statistic(values: readonly number[]): Statistic {

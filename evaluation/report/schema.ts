@@ -4,7 +4,7 @@
  */
 import { z } from "npm:zod@4.6.7";
 import { InputError } from "../../engine/io/errors.ts";
-import type { CaseLine, RetainedLine, RunConfig } from "../records.ts";
+import { type CaseLine, PHASES, type RetainedLine, type RunConfig } from "../records.ts";
 
 const count = z.int().min(0);
 
@@ -50,6 +50,11 @@ const readings = z.looseObject({
   texts: z.array(z.string()).optional(),
 });
 
+const phases = z.partialRecord(
+  z.enum(PHASES),
+  z.looseObject({ time_s: z.number(), gpu_peak_bytes: z.number(), host_bytes: z.number() }),
+);
+
 const caseLine = z.looseObject({
   id: z.string(),
   index: count,
@@ -63,6 +68,7 @@ const caseLine = z.looseObject({
     warnings: z.array(z.string()),
     changes: z.array(z.looseObject({ role: z.string(), frobenius: value, relative: value })),
     failed: z.string().optional(),
+    cached_targets: count.optional(),
     firewall: z.looseObject({ scale: value, refused: z.string().optional() }).optional(),
   }),
   metrics: z.looseObject({ before: metrics, after: metrics }),
@@ -70,6 +76,7 @@ const caseLine = z.looseObject({
   restored: z.boolean().optional(),
   time_s: z.looseObject({ edit: z.number(), evaluate: z.number() }),
   memory: z.looseObject({ gpu_peak_bytes: z.number(), host_bytes: z.number() }),
+  phases,
 });
 
 const retainedLine = z.looseObject({
@@ -78,6 +85,7 @@ const retainedLine = z.looseObject({
   readings,
   metrics,
   time_s: z.looseObject({ evaluate: z.number() }),
+  phases,
 });
 
 const runConfig = z.looseObject({

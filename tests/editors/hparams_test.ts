@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { InputError } from "../../engine/io/errors.ts";
-import { nearest, parseHparams, romeSchema } from "../../editors/hparams.ts";
+import { type Hparams, nearest, parseHparams, romeSchema } from "../../editors/hparams.ts";
 import { methodNamed, METHODS } from "../../editors/methods.ts";
 
 const DEFAULTS = {
@@ -120,5 +120,5 @@ Deno.test("statistics() asks for the edited layers when C is used, and for none 
   const method = methodNamed("rome");
   const { hparams } = method.parse({ layers: [3] }, "It");
   assert.deepEqual(method.statistics(hparams), [3]);
-  assert.deepEqual(method.statistics({ ...hparams, mom2_adjustment: false }), []);
+  assert.deepEqual(method.statistics({ ...hparams, mom2_adjustment: false } as Hparams), []);
 });

@@ -77,6 +77,11 @@ export function lineOf(index: number, after: Metrics = { ES: 1 }, over: Partial<
     restored: true,
     time_s: { edit: 2, evaluate: 1 },
     memory: { gpu_peak_bytes: 2 ** 30, host_bytes: 2 ** 29 },
+    phases: {
+      before: { time_s: 0.25, gpu_peak_bytes: 2 ** 28, host_bytes: 2 ** 28 },
+      edit: { time_s: 2, gpu_peak_bytes: 2 ** 30, host_bytes: 2 ** 29 },
+      after: { time_s: 0.75, gpu_peak_bytes: 2 ** 29, host_bytes: 2 ** 29 },
+    },
     ...over,
   };
 }
@@ -84,7 +89,7 @@ export function lineOf(index: number, after: Metrics = { ES: 1 }, over: Partial<
 /** A case after the last edit. */
 export function retainedOf(index: number, metrics: Metrics): RetainedLine {
   const { id, after } = lineOf(index);
-  return { id, index, readings: after, metrics, time_s: { evaluate: 0.5 } };
+  return { id, index, readings: after, metrics, time_s: { evaluate: 0.5 }, phases: {} };
 }
 
 /** Writes a run folder; what is a string is written as it is. */
