@@ -12,6 +12,9 @@ import type { EditCase } from "./cases.ts";
 import { readCases, type ReadingPlan } from "./readings.ts";
 import type { Readings } from "./records.ts";
 
+/** Counts the layouts that readings have had: those of an older one are taken anew. */
+const LAYOUT = 2;
+
 /** Cases that are read ahead together. */
 const AHEAD = 8;
 
@@ -39,7 +42,7 @@ export class Baselines {
     this.#cases = cases;
     this.#plan = plan;
     this.#seed = seed;
-    this.#about = [manifest.version, model.gpu.description, weights, plan.generate, plan.texts, seed];
+    this.#about = [manifest.version, LAYOUT, model.gpu.description, weights, plan.generate, plan.texts, seed];
     this.#folder = join(cacheFolder(), "baselines", weights.slice(0, 16));
   }
 

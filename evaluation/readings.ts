@@ -114,7 +114,11 @@ async function forcedReadings(model: Model, probes: readonly Probe[]): Promise<R
     return reading;
   });
   const scored = await scoreTargets(model, items);
-  items.forEach(({ text, target, keep }, i) => keep({ text, tokens: [...target], ...scored[i] }));
+  const words = (ids: readonly number[]) => ids.map((id) => tokenizer.token(id));
+  items.forEach(({ text, target, keep }, i) => {
+    const pieces = { tokens: words(target), argmax: words(scored[i].argmax) };
+    keep({ text, tokens: [...target], ...scored[i], pieces });
+  });
   return readings;
 }
 

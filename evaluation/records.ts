@@ -14,6 +14,8 @@ export interface Forced {
   logProbs: number[];
   /** The likeliest token at each of these places. */
   argmax: number[];
+  /** What the ids of `tokens` and `argmax` stand for, for people. */
+  pieces?: { tokens: string[]; argmax: string[] };
 }
 
 /** What one state of the model says to one probe. */

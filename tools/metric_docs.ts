@@ -22,6 +22,7 @@ const FAMILIES: [string, RegExp][] = [
   ["zsRE", /^(zsre|mend)\./],
   ["Tests of several questions", /^(ripple|mquake)\./],
   ["Sampled texts", /^(fluency|consistency)$/],
+  ["The model elsewhere", /^drift\./],
 ];
 
 /** The document with its made part made anew. @throws {Error} when the part or a metric's family is missing */
@@ -37,7 +38,7 @@ export function withMetrics(document: string): string {
 }
 
 function entry({ name, unit, better, formula, misses, source, comparable }: MetricInfo): string {
-  return `**\`${name}\`** (${unit}, better: ${better})\n\n` +
+  return `**\`${name}\`** (${unit ? `${unit}, ` : ""}better: ${better})\n\n` +
     `- Formula: ${escape(formula)} (${escape(source)}).\n` +
     `- Misses: ${escape(misses)}.\n` +
     `- Comparable with: ${escape(comparable)}.\n`;

@@ -8,7 +8,7 @@ export interface MetricInfo {
   /** For a table's head. */
   title: string;
   /** Of the value times `scale`. */
-  unit: "%" | "bits×100" | "cosine×100";
+  unit: "%" | "bits×100" | "cosine×100" | "nats" | "bits" | "";
   /** What a stored value is multiplied by to be shown. */
   scale: number;
   better: "higher" | "lower" | "closer to before";

@@ -2,6 +2,7 @@
  * What every metric is called, means and misses, and which published numbers it may stand beside. The sections
  * of docs/evaluation.md are made from this table.
  */
+import { DRIFT_METRICS } from "./drift_table.ts";
 import type { MetricInfo } from "./info.ts";
 
 const MENG = "Meng et al. 2022 (ROME), section 3.3";
@@ -257,6 +258,7 @@ export const METRICS: readonly MetricInfo[] = [
     source: MENG,
     comparable: "RS of ROME and MEMIT only with their references and their idf table",
   },
+  ...DRIFT_METRICS,
 ];
 
 /** Success and magnitude of one sort of prompt. */

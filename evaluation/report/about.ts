@@ -18,41 +18,11 @@ export interface About {
   better?: "higher" | "lower" | "closer to before";
 }
 
-/** The model elsewhere (evaluation/drift.ts): no case has these of its own. */
-const DRIFT: Record<string, Partial<About>> = {
-  "drift.perplexity": { title: "perplexity of neutral prose", better: "closer to before" },
-  "drift.kl": {
-    title: "KL divergence from the unedited model after neutral prompts, mean",
-    unit: "nats",
-    better: "lower",
-  },
-  "drift.kl_max": { title: "the largest of these divergences", unit: "nats", better: "lower" },
-  "drift.norm_growth": {
-    title: "largest growth of an edited weight's norm",
-    unit: "%",
-    scale: 100,
-    better: "lower",
-  },
-  "drift.repetition": {
-    title: "n-gram entropy of texts from neutral prompts; texts that repeat themselves have little",
-    unit: "bits",
-    better: "closer to before",
-  },
-};
-
 /** What is known of a metric by its name. */
 export function about(metric: string): About {
   const info = metricInfo(metric);
   if (info) return info;
-  return {
-    title: metric,
-    formula: "",
-    misses: "",
-    source: "",
-    unit: "",
-    scale: 1,
-    ...(Object.hasOwn(DRIFT, metric) && DRIFT[metric]),
-  };
+  return { title: metric, formula: "", misses: "", source: "", unit: "", scale: 1 };
 }
 
 /** "(n 3)" where a value is over other cases than the rest of its row; "" where it is over all. */

@@ -163,13 +163,19 @@ function percent(p: number): string {
 /** Marks and not colours alone say what is right. */
 function tokens(forced: Forced | undefined): Markup[] {
   return (forced?.tokens ?? []).map((id, i) => {
-    const { logProbs, argmax } = forced!;
+    const { logProbs, argmax, pieces } = forced!;
     const right = id === argmax[i];
     const p = Math.exp(logProbs[i] ?? -Infinity);
+    const name = (list: "tokens" | "argmax", id: number) => pieces?.[list][i]?.trim() || `token ${id}`;
+    const piece = pieces && html`
+      ${words(name("tokens", id))}
+    `;
+    const instead = !right && pieces &&
+      html`<span class="soft">, not ${words(name("argmax", argmax[i]))}</span>`;
     const title = right ? `token ${id}` : `token ${id}; the likeliest is ${argmax[i]}`;
-    return html`<span class="token ${right ? "right" : "wrong"}" title="${title}">${right ? "✓" : "✗"} ${
-      percent(p)
-    }</span>`;
+    return html`<span class="token ${right ? "right" : "wrong"}" title="${title}">${
+      right ? "✓" : "✗"
+    } ${piece}${percent(p)}${instead}</span>`;
   });
 }
 

@@ -35,6 +35,7 @@ const forced = z.looseObject({
   tokens: z.array(count),
   logProbs: z.array(value),
   argmax: z.array(count),
+  pieces: z.looseObject({ tokens: z.array(z.string()), argmax: z.array(z.string()) }).optional(),
 }).refine(
   ({ tokens, logProbs, argmax }) => tokens.length === logProbs.length && tokens.length === argmax.length,
   "has lists of different lengths",
