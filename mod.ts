@@ -36,6 +36,11 @@ export { atlasCorpus } from "./atlas/corpus.ts";
 export type { Edit, EditOutcome, WeightDelta } from "./editors/edit.ts";
 export { type CollectOptions, collectStatistics } from "./editors/collect.ts";
 export { METHODS } from "./editors/methods.ts";
+export { effectsOf } from "./editors/neurons/effects.ts";
+export { findEasyEdit, findNeurons } from "./editors/neurons/find.ts";
+export { predictWith } from "./editors/neurons/interventions.ts";
+export { relationNeurons } from "./editors/neurons/relation.ts";
+export { eraseSlots, updateSlots } from "./editors/neurons/slots.ts";
 export type { EditRequest } from "./editors/requests.ts";
 export {
   type LayerStatistics,

@@ -10,6 +10,7 @@ import { doctorCommand } from "./doctor.ts";
 import { editCommand } from "./edit.ts";
 import { evalCommand } from "./eval.ts";
 import { generateCommand } from "./generate.ts";
+import { neuronsCommand } from "./neurons.ts";
 import { patchCommand } from "./patch.ts";
 import { reportCommand } from "./report.ts";
 import { statsCommand } from "./stats.ts";
@@ -27,6 +28,7 @@ export function program(): Command {
       editCommand,
       evalCommand,
       generateCommand,
+      neuronsCommand,
       patchCommand,
       reportCommand,
       statsCommand,

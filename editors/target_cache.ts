@@ -5,12 +5,14 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import manifest from "../deno.json" with { type: "json" };
 import { cacheFolder } from "../engine/io/cache.ts";
 import { openFile } from "../engine/io/source.ts";
 import { parseSafetensors, writeSafetensors } from "../engine/io/safetensors.ts";
 import type { Model } from "../engine/models/model.ts";
 import { optimiseTargets, type Target, type TargetOptions, type TargetRequest } from "./targets.ts";
+
+/** Counts the optimisations that there have been: what another one made is no target of this one. */
+const VERSION = 1;
 
 /** A place for targets of one model's unedited weights. */
 export interface TargetCache {
@@ -26,7 +28,7 @@ export interface TargetCache {
  */
 export function targetCache(model: Model, weights: string): TargetCache {
   const folder = join(cacheFolder(), "targets", weights.slice(0, 16));
-  const about = [manifest.version, model.gpu.description, weights];
+  const about = [VERSION, model.gpu.description, weights];
   let read = 0;
   const pathOf = (request: TargetRequest, options: TargetOptions) => {
     const { layer, v_num_grad_steps, v_lr, v_weight_decay, clamp_norm_factor, kl_factor } = options;
