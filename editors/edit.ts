@@ -1,22 +1,37 @@
 /**
- * An edit as a value: low-rank changes of named weights with what made them. It lies on a model as overlays
- * on untouched base weights, so applying, comparing and undoing are instant and exact.
+ * An edit as a value: changes of named weights with what made them, low-rank ones wherever a method allows it.
+ * They lie on a model as overlays on untouched base weights, a dense change in an edited copy that stands for
+ * the tensor, so applying, comparing and undoing are instant and exact.
  */
 import { type Model, weight } from "../engine/models/model.ts";
+import { changeTensor } from "../engine/models/replace.ts";
 import type { Overlay } from "../engine/ops/linear.ts";
 import { freeTensor } from "../engine/tensor/tensor.ts";
 import { fromHost } from "../engine/tensor/transfer.ts";
 import type { EditRequest } from "./requests.ts";
 
-/** ΔW = left · rightᵀ of one linear map, as a map from inputs to outputs. */
+/** ΔW = left · rightᵀ of one linear map, as a map from inputs to outputs, plus a dense part where there is one. */
 export interface WeightDelta {
-  /** The role, for example `layer.10.mlp.down`. */
+  /**
+   * The role, for example `layer.10.mlp.down`; of a change without factors also a bias (`layer.10.mlp.down.bias`),
+   * a norm or a table.
+   */
   role: string;
+  /** 0 for a change that is dense only. */
   rank: number;
   /** [out, rank] row-major */
   left: Float32Array;
   /** [in, rank] row-major */
   right: Float32Array;
+  /** The part of no low rank: the whole tensor, in the order in which the checkpoint stores it. */
+  dense?: Float32Array;
+  /** True where all requests share the ranks, however many there are of either: training did not tell them apart. */
+  shared?: boolean;
+}
+
+/** A change of a whole tensor. */
+export function denseDelta(role: string, dense: Float32Array): WeightDelta {
+  return { role, rank: 0, left: new Float32Array(0), right: new Float32Array(0), dense };
 }
 
 /** How one request went. */
@@ -44,7 +59,9 @@ export interface Edit {
 export function applyDeltas(model: Model, deltas: readonly WeightDelta[]): Disposable {
   const { gpu } = model;
   using applied = new DisposableStack();
-  for (const { role, rank, left, right } of deltas) {
+  for (const { role, rank, left, right, dense } of deltas) {
+    if (dense) applied.use(changeTensor(model, role, dense));
+    if (rank === 0) continue;
     const w = weight(model, role);
     const upload = (side: string, rows: number, values: Float32Array) =>
       applied.adopt(

@@ -3,7 +3,9 @@ import { InputError } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import { contextPlan, contexts } from "./contexts.ts";
 import type { Edit } from "./edit.ts";
+import { FINE_TUNING } from "./finetune/methods.ts";
 import { type Hparams, nearest, parseHparams, type RomeHparams, romeSchema } from "./hparams.ts";
+import { kn, knEasyEdit } from "./kn.ts";
 import { type Recipe, romeRecipe } from "./recipes.ts";
 import type { EditRequest } from "./requests.ts";
 import { type EditOptions, rome, romeTarget, type RomeVariant } from "./rome.ts";
@@ -62,6 +64,9 @@ export const METHODS: readonly Method[] = [
   romeMethod("r-rome", "R-ROME (Gupta et al. 2024): rank-one, the mean key throughout; recommended"),
   romeMethod("rome", "ROME (Meng et al. 2022): rank-one, as released, with its mixed keys"),
   romeMethod("p-rome", "p-ROME (Gupta et al. 2024): rank-one, the bare prompt's key throughout"),
+  ...FINE_TUNING,
+  kn,
+  knEasyEdit,
 ];
 
 /** Whether two spellings name one method: "R-ROME", "r_rome" and "rrome" do. */

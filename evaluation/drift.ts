@@ -14,6 +14,7 @@
  */
 import { generate } from "../engine/models/generate.ts";
 import { finalNorm, forward, type Model, weight } from "../engine/models/model.ts";
+import { changedRoles } from "../engine/models/replace.ts";
 import { packRows, selectRows } from "../engine/models/rows.ts";
 import type { Hooks } from "../engine/models/sites.ts";
 import type { Ctx } from "../engine/ops/context.ts";
@@ -150,9 +151,14 @@ function logSumExp(row: Float32Array): number {
 }
 
 /** The lowest layer with an edit on it; undefined when nothing is known to be edited. */
-function lowestEdited({ weights, dims }: Model): number | undefined {
-  const layers = [...weights.values()].filter(({ overlays }) => overlays.length > 0)
-    .map(({ role }) => role === "head" ? dims.layers - 1 : Number(role.match(/^layer\.(\d+)\./)?.[1] ?? 0));
+function lowestEdited(model: Model): number | undefined {
+  const { weights, dims } = model;
+  const overlaid = [...weights.values()].filter(({ overlays }) => overlays.length > 0).map(({ role }) =>
+    role
+  );
+  const layers = [...overlaid, ...changedRoles(model)].map((role) =>
+    /^(head|final)\b/.test(role) ? dims.layers - 1 : Number(role.match(/^layer\.(\d+)\./)?.[1] ?? 0)
+  );
   return layers.length ? Math.min(...layers) : undefined;
 }
 

@@ -130,7 +130,11 @@ export function scaled(edit: Edit, scale: number): Edit {
   return {
     ...edit,
     hparams: { ...edit.hparams, firewall_scale: scale },
-    deltas: edit.deltas.map((delta) => ({ ...delta, left: delta.left.map((x) => x * scale) })),
+    deltas: edit.deltas.map((delta) => ({
+      ...delta,
+      left: delta.left.map((x) => x * scale),
+      ...(delta.dense ? { dense: delta.dense.map((x) => x * scale) } : {}),
+    })),
   };
 }
 

@@ -47,10 +47,10 @@ export class EditLayers implements Disposable {
   }
 }
 
-/** ΔW₁ + ΔW₂ as one pair: ranks side by side. */
+/** ΔW₁ + ΔW₂ as one: ranks side by side, dense parts added. */
 function sideBySide(a: WeightDelta, b: WeightDelta): WeightDelta {
   const join = (x: Float32Array, y: Float32Array) => {
-    const rows = x.length / a.rank;
+    const rows = (x.length + y.length) / (a.rank + b.rank || 1);
     const out = new Float32Array(x.length + y.length);
     for (let row = 0; row < rows; row++) {
       const at = row * (a.rank + b.rank);
@@ -59,5 +59,12 @@ function sideBySide(a: WeightDelta, b: WeightDelta): WeightDelta {
     }
     return out;
   };
-  return { role: a.role, rank: a.rank + b.rank, left: join(a.left, b.left), right: join(a.right, b.right) };
+  const dense = a.dense && b.dense ? a.dense.map((x, i) => x + b.dense![i]) : a.dense ?? b.dense;
+  return {
+    role: a.role,
+    rank: a.rank + b.rank,
+    left: join(a.left, b.left),
+    right: join(a.right, b.right),
+    ...(dense ? { dense } : {}),
+  };
 }

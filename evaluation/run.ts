@@ -9,7 +9,7 @@
  * Every case is read before (always on the original weights) and right after its edit; the sequential
  * protocols read all cases once more after the last edit. Restoring is proven by the weights' fingerprint.
  */
-import type { Edit } from "../editors/edit.ts";
+import { denseDelta, type Edit } from "../editors/edit.ts";
 import type { Hparams } from "../editors/hparams.ts";
 import type { Method } from "../editors/methods.ts";
 import type { Statistics } from "../editors/statistics.ts";
@@ -127,7 +127,7 @@ async function relay({ folder, layers }: Run, group: readonly EditCase[]): Promi
   if (failed !== undefined || firewall?.refused !== undefined) return;
   const patch = await readPatch(folder.editPath(group[0].index));
   layers!.add(patch.deltas.map((delta) => {
-    if (delta.kind === "dense") throw new InputError(`${folder.path} holds an edit without a low rank`);
+    if (delta.kind === "dense") return denseDelta(delta.role, delta.values);
     return { role: delta.role, rank: delta.ranks.length, left: delta.left, right: delta.right };
   }));
 }

@@ -1,17 +1,18 @@
 /**
  * An edit as a value: the changes of named tensors, what made them, and which base they belong to. A patch
- * lies on a loaded model as overlays on untouched weights, so taking it off brings every bit of the base back.
+ * lies on a loaded model over untouched weights, so taking it off brings every bit of the base back.
  */
 import { basename, resolve } from "node:path";
 import manifest from "../deno.json" with { type: "json" };
-import { applyDeltas, type Edit, type WeightDelta } from "../editors/edit.ts";
+import { applyDeltas, denseDelta, type Edit, type WeightDelta } from "../editors/edit.ts";
 import type { EditRequest } from "../editors/requests.ts";
 import type { Checkpoint } from "../engine/io/checkpoint.ts";
 import { InputError, show } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
+import { checkpointLayout } from "../engine/models/layout.ts";
 import { type Model, weight } from "../engine/models/model.ts";
+import { storedTensor } from "../engine/models/replace.ts";
 import type { Weight } from "../engine/ops/linear.ts";
-import { sizeOf } from "../engine/tensor/tensor.ts";
 import { sideBySide } from "./columns.ts";
 
 export { readPatch, writePatch } from "./patch_file.ts";
@@ -96,16 +97,39 @@ export async function patchOf(model: LoadedModel, edit: Edit): Promise<Patch> {
     method,
     hparams: { ...hparams },
     requests: [...requests],
-    deltas: roles.map((role) => {
+    deltas: roles.flatMap((role) => {
       const parts = deltas.filter((delta) => delta.role === role);
-      const w = weight(model, role);
-      const left = sideBySide(parts.map(({ left, rank }) => ({ values: left, rank })));
-      const right = sideBySide(parts.map(({ right, rank }) => ({ values: right, rank })));
-      const ranks = requestsOfRanks(parts, requests.length);
-      return { kind: "low-rank", tensor: tensorName(model, w), role, layout: w.layout, left, right, ranks };
+      return [...lowRankOf(model, role, parts, requests.length), ...denseOf(model, role, parts)];
     }),
     version: manifest.version,
   };
+}
+
+function lowRankOf(model: Model, role: string, all: WeightDelta[], requests: number): LowRankDelta[] {
+  const parts = all.filter(({ rank }) => rank > 0);
+  if (parts.length === 0) return [];
+  const w = weight(model, role);
+  const left = sideBySide(parts.map(({ left, rank }) => ({ values: left, rank })));
+  const right = sideBySide(parts.map(({ right, rank }) => ({ values: right, rank })));
+  const ranks = requestsOfRanks(parts, requests);
+  return [{ kind: "low-rank", tensor: tensorName(model, role)!, role, layout: w.layout, left, right, ranks }];
+}
+
+/** The dense parts of a role's deltas, added. */
+function denseOf(model: Model, role: string, parts: WeightDelta[]): DenseDelta[] {
+  const all = parts.flatMap(({ dense }) => dense ?? []);
+  if (all.length === 0) return [];
+  const { shape } = storedTensor(model, role);
+  const values = Float32Array.from(all[0], (_, i) => all.reduce((sum, dense) => sum + dense[i], 0));
+  const layout = model.weights.get(role)?.layout;
+  const delta: DenseDelta = {
+    kind: "dense",
+    tensor: tensorName(model, role)!,
+    role,
+    shape: [...shape],
+    values,
+  };
+  return [layout === undefined ? delta : { ...delta, layout }];
 }
 
 /**
@@ -130,7 +154,7 @@ export async function requireBase(
 /**
  * Lays a patch over a model; dispose the result to take exactly this patch off again. Several patches are
  * applied one after another. Check the base first with {@link requireBase}.
- * @throws {InputError} when a tensor of the patch is not a linear map of the model, or has another shape
+ * @throws {InputError} when a tensor of the patch is none that the model runs with, or has another shape
  */
 export function applyPatch(model: Model, patch: Patch): Disposable {
   return applyDeltas(model, patch.deltas.map((delta) => overlayOf(model, delta)));
@@ -144,25 +168,32 @@ export function baseName({ path }: Checkpoint): string {
 function overlayOf(model: Model, delta: TensorDelta): WeightDelta {
   const { role, tensor } = delta;
   const w = model.weights.get(role);
-  if (w === undefined || tensorName(model, w) !== tensor) {
+  if (tensorName(model, role) !== tensor || (w === undefined && delta.kind !== "dense")) {
     throw new InputError(
-      `The patch changes ${show(tensor)} (${role}), which is no linear map of ${model.name}`,
+      `The patch changes ${show(tensor)} (${role}), which is no weight that ${model.name} runs with`,
       { hint: "A model with such a change can be written: see emend patch apply --help" },
     );
   }
   if (delta.kind === "dense") {
-    const shape = w.layout === "out_in" ? [w.out, w.in] : [w.in, w.out];
-    requireShape(tensor, delta.shape, shape);
-    return { role, ...factorPair(delta.values, w) };
+    requireShape(tensor, delta.shape, [...storedTensor(model, role).shape]);
+    return denseDelta(role, delta.values);
   }
   const { left, right, ranks: { length: rank } } = delta;
-  requireShape(tensor, [left.length / rank, right.length / rank], [w.out, w.in]);
+  requireShape(tensor, [left.length / rank, right.length / rank], [w!.out, w!.in]);
   return { role, rank, left, right };
 }
 
-/** The name under which transformers has the weight; a tied head is stored as the embedding but is not it. */
-function tensorName(model: Model, w: Weight): string {
-  return w.role === "head" && model.config.tied ? "lm_head.weight" : w.name;
+/**
+ * The name under which transformers has the tensor of a role, if the model has it; a tied head is stored as the
+ * embedding but is not it.
+ */
+function tensorName(model: Model, role: string): string | undefined {
+  if (role === "head" && model.config.tied) return "lm_head.weight";
+  for (const entry of checkpointLayout(model.config)) {
+    if (entry.role === role) return entry.name;
+    if (entry.kind === "linear" && `${entry.role}.bias` === role) return entry.bias;
+  }
+  return undefined;
 }
 
 function requireShape(tensor: string, got: number[], expected: number[]): void {
@@ -177,22 +208,10 @@ function requireShape(tensor: string, got: number[], expected: number[]): void {
  * and its kin); in any other edit the ranks belong to all requests together.
  */
 function requestsOfRanks(parts: WeightDelta[], requests: number): (number | null)[] {
-  if (parts.length === requests) return parts.flatMap(({ rank }, i) => Array<number>(rank).fill(i));
-  const total = parts.reduce((sum, { rank }) => sum + rank, 0);
-  return Array.from({ length: total }, (_, i) => total === requests ? i : null);
-}
-
-/** A dense change as exact factors: itself on the wider side, the identity on the narrower one. */
-function factorPair(values: Float32Array, w: Weight): Omit<WeightDelta, "role"> {
-  const rank = Math.min(w.out, w.in);
-  const left = new Float32Array(w.out * rank), right = new Float32Array(w.in * rank);
-  const [identity, whole] = w.out <= w.in ? [left, right] : [right, left];
-  for (let i = 0; i < rank; i++) identity[i * rank + i] = 1;
-  // `whole` is [wider, narrower]; the stored matrix is either that or its transpose.
-  const transposed = (w.out <= w.in) === (w.layout === "out_in");
-  const wide = sizeOf([w.out, w.in]) / rank;
-  for (let i = 0; i < wide; i++) {
-    for (let j = 0; j < rank; j++) whole[i * rank + j] = values[transposed ? j * wide + i : i * rank + j];
+  const shared = parts.some(({ shared }) => shared);
+  if (!shared && parts.length === requests) {
+    return parts.flatMap(({ rank }, i) => Array<number>(rank).fill(i));
   }
-  return { rank, left, right };
+  const total = parts.reduce((sum, { rank }) => sum + rank, 0);
+  return Array.from({ length: total }, (_, i) => !shared && total === requests ? i : null);
 }
