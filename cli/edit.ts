@@ -3,7 +3,7 @@ import { Command } from "npm:commander@15.1.0";
 import { resolve } from "node:path";
 import { applyDeltas, type Edit } from "../editors/edit.ts";
 import { findStatistics } from "../editors/find_statistics.ts";
-import { methodNamed, METHODS } from "../editors/methods.ts";
+import { methodNamed } from "../editors/methods.ts";
 import { type EditRequest, validateRequest } from "../editors/requests.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import { generate } from "../engine/models/generate.ts";
@@ -21,6 +21,7 @@ import { printReport } from "./edit_report.ts";
 import { budgetsOf, type FirewallFlags, firewallJson } from "./firewall.ts";
 import { readGivenHparams, resolveHparams } from "./hparams.ts";
 import { number, readRequests } from "./inputs.ts";
+import { methodList } from "./methods.ts";
 import { openSession } from "./model.ts";
 import { checkOutput } from "./outputs.ts";
 import { printJson, progress } from "./terminal.ts";
@@ -51,7 +52,7 @@ Example:
     --prompt "The first language of {} is" --subject "Danielle Darrieux" --target English --true French
 
 Methods:
-${METHODS.map((m) => `  ${m.name.padEnd(8)} ${m.summary}`).join("\n")}`;
+${methodList()}`;
 
 const FIREWALL = `
 

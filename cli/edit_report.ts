@@ -4,6 +4,9 @@ import type { RequestState } from "../evaluation/state.ts";
 import { firewallLines } from "./firewall.ts";
 import { percent, seconds, table } from "./terminal.ts";
 
+/** Changed tensors that get a line. */
+const SHOWN = 12;
+
 /**
  * Prints the report.
  * @param source where the hyper-parameters come from, a sentence
@@ -34,11 +37,13 @@ export function printReport(result: any, source: string): void {
     console.log(`${g.prompt}\n  before:${clip(g.before, 90)}\n  after: ${clip(g.after, 90)}\n`);
   }
   if (result.firewall) console.log(`${firewallLines(result.firewall).join("\n")}\n`);
-  for (const w of result.weights_changed) {
+  const { weights_changed: changed } = result;
+  for (const w of changed.slice(0, changed.length > SHOWN ? SHOWN - 1 : SHOWN)) {
     console.log(
       `changed ${w.tensor} [${w.shape.join(", ")}] by rank ${w.rank}, ${percent(w.relative)} of its norm`,
     );
   }
+  if (changed.length > SHOWN) console.log(`and ${changed.length - SHOWN + 1} tensors more; --json has all`);
   const t = result.time_s;
   console.log(
     `time: load ${seconds(t.load)}, prepare ${seconds(t.prepare)}, edit ${seconds(t.edit)}, ` +

@@ -1,7 +1,7 @@
 /** `emend eval`: edits the records of a dataset, measures before and after, and writes a run folder. */
 import { Command } from "npm:commander@15.1.0";
 import { basename, join } from "node:path";
-import { methodNamed, METHODS } from "../editors/methods.ts";
+import { methodNamed } from "../editors/methods.ts";
 import { InputError } from "../engine/io/errors.ts";
 import type { Dataset } from "../evaluation/cases.ts";
 import { readDataset, sampleCases } from "../evaluation/datasets/read.ts";
@@ -13,6 +13,7 @@ import { budgetsOf, type FirewallFlags } from "./firewall.ts";
 import { readGivenHparams, resolveHparams } from "./hparams.ts";
 import { number } from "./inputs.ts";
 import { lintDataset } from "./lint.ts";
+import { methodList } from "./methods.ts";
 import { openSession } from "./model.ts";
 import { printJson, progress } from "./terminal.ts";
 
@@ -50,7 +51,7 @@ Metrics beside teacher forcing and ranking, which are always taken: generate (gr
 elsewhere), fluency (100 sampled tokens a generation prompt; slow). --metrics none for none of them.
 
 Methods:
-${METHODS.map((m) => `  ${m.name.padEnd(8)} ${m.summary}`).join("\n")}`;
+${methodList()}`;
 
 const collect = (value: string, list: string[]) => [...list, value];
 
