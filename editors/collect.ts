@@ -3,7 +3,6 @@
  * stopped when the direction of an edit, C⁻¹k, no longer turns as the sample doubles.
  */
 import { SecondMoment } from "../engine/linalg/moment.ts";
-import { factorSpd } from "../engine/linalg/cholesky.ts";
 import { forward } from "../engine/models/model.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import { packRows } from "../engine/models/rows.ts";
@@ -11,8 +10,9 @@ import type { Hook, Site } from "../engine/models/sites.ts";
 import type { Ctx } from "../engine/ops/context.ts";
 import { capture } from "../engine/ops/rows.ts";
 import { createTensor, freeTensor } from "../engine/tensor/tensor.ts";
-import { readF32 } from "../engine/tensor/transfer.ts";
+import { readTensors } from "../engine/tensor/transfer.ts";
 import type { CollectState } from "./collect_state.ts";
+import { cosineOf, Watch } from "./convergence.ts";
 import type { LayerStatistics } from "./statistics.ts";
 
 /** What to collect and when to stop. */
@@ -25,10 +25,15 @@ export interface CollectOptions {
   modelHash: string;
   /** Tokens of a document at most; the rest is left out, as in the reference. */
   maxLength: number;
-  /** Stop when the cosine of C⁻¹k before and after doubling the sample is above this; 1 never stops. */
+  /**
+   * Stop when the median cosine of C⁻¹k between half of the sample and all of it is above this in every layer;
+   * 1 never stops. Default 0.999.
+   */
   converged?: number;
   /** An interrupted collection of the same layers to go on from. */
   resume?: CollectState;
+  /** Largest buffer of a sum in bytes; default the device's binding limit. Tests make it small. */
+  maxShardBytes?: number;
   /** Called after each batch; `snapshot` reads the state for saving. */
   onBatch?: (progress: CollectProgress, snapshot: () => Promise<CollectState>) => Promise<void> | void;
 }
@@ -36,14 +41,10 @@ export interface CollectOptions {
 export interface CollectProgress {
   tokens: number;
   documents: number;
-  /** Of the last doubling. */
-  convergence?: number;
 }
 
 /** Rows of one batch: enough to keep the device busy, few enough to stay small. */
 const BATCH_ROWS = 1024;
-/** Keys whose C⁻¹k is watched. */
-const PROBES = 8;
 
 /** Runs the collection. Position 0 counts, as in the reference; keys are never rounded below f32. */
 export async function collectStatistics(
@@ -51,16 +52,18 @@ export async function collectStatistics(
   options: CollectOptions,
 ): Promise<LayerStatistics[]> {
   const { gpu, dims } = model;
-  const { layers, converged = 0.999, resume, corpus, modelHash, maxLength } = options;
+  const { layers, converged = 0.999, resume, corpus, modelHash, maxLength, maxShardBytes } = options;
   using stack = new DisposableStack();
-  const moments = layers.map((l) => stack.use(new SecondMoment(gpu, `C of layer ${l}`, dims.inner)));
+  const moments = layers.map((l) =>
+    stack.use(new SecondMoment(gpu, `C of layer ${l}`, dims.inner, { maxShardBytes }))
+  );
   const progress: CollectProgress = { tokens: 0, documents: 0 };
   if (resume) {
-    const { tokens, documents, convergence } = resume;
-    Object.assign(progress, { tokens, documents, convergence });
-    moments.forEach((moment, i) => moment.load({ count: tokens, lower: resume.sums[i] }));
+    progress.tokens = resume.tokens;
+    progress.documents = resume.documents;
+    moments.forEach((moment, i) => moment.load({ count: resume.tokens, lower: resume.sums[i] }));
   }
-  const watch = new Watch(moments[0], resume);
+  const watch = new Watch(moments, resume && watchedOf(resume));
   let skip = progress.documents;
   const sumsNow = async () => {
     const sums: Float64Array[] = [];
@@ -75,6 +78,7 @@ export async function collectStatistics(
     ...progress,
     sums: await sumsNow(),
     ...watch.state,
+    looks: watch.state.looks.map((looks) => [...looks]),
   });
 
   let batch: number[][] = [];
@@ -86,7 +90,7 @@ export async function collectStatistics(
     progress.documents += batch.length;
     batch = [];
     rows = 0;
-    if (converged < 1) progress.convergence = await watch.check(gpu, progress.tokens) ?? progress.convergence;
+    await watch.look(gpu, progress.tokens);
     await options.onBatch?.(progress, snapshot);
   };
   for await (const text of options.documents) {
@@ -102,24 +106,37 @@ export async function collectStatistics(
     rows += Math.min(ids.length, room);
     if (rows >= BATCH_ROWS) {
       await flush();
-      if ((progress.convergence ?? 0) >= converged) break;
+      if ((watch.cosine ?? 0) >= converged) break;
     }
   }
   await flush();
   const sums = await sumsNow();
-  return layers.map((layer, i) => ({
-    origin: {
-      modelHash,
-      layer,
-      width: dims.inner,
-      corpusHash: corpus.hash,
-      corpusName: corpus.name,
-      ...progress,
-      maxLength,
-      complete: true,
-    },
-    lower: Float32Array.from(sums[i], (v) => v / progress.tokens),
-  }));
+  return layers.map((layer, i): LayerStatistics => {
+    const looks = watch.state.looks[i];
+    const last = looks.at(-1);
+    const lower = new Float32Array(sums[i].length);
+    for (let j = 0; j < lower.length; j++) lower[j] = sums[i][j] / progress.tokens;
+    return {
+      origin: {
+        modelHash,
+        layer,
+        width: dims.inner,
+        corpusHash: corpus.hash,
+        corpusName: corpus.name,
+        ...progress,
+        maxLength,
+        complete: true,
+        settings: { tokens: options.tokens, converged },
+        ...last && { convergence: cosineOf(last.median), looks },
+      },
+      lower,
+    };
+  });
+}
+
+/** The part of a state that the watch goes on from; its own copy, since the watch adds to it. */
+function watchedOf({ next, looks, keys, last }: CollectState) {
+  return { next, looks: looks.map((l) => [...l]), keys, last };
 }
 
 /** One forward over whole documents, up to the last wanted layer; its keys go into the sums on the device. */
@@ -131,14 +148,16 @@ async function addBatch(
   watch: Watch,
 ): Promise<void> {
   const { gpu, dims } = model;
-  const ctx: Ctx = { gpu, r: gpu.recorder() };
   using rows = packRows(gpu, documents.map((ids) => ({ ids })), { windows: dims.windows });
-  const probes = watch.wanted ? createTensor(gpu, "probe keys", [rows.count, dims.inner]) : undefined;
+  const probes = watch.wanted
+    ? layers.map((layer) => createTensor(gpu, `probe keys of layer ${layer}`, [rows.count, dims.inner]))
+    : undefined;
+  const ctx: Ctx = { gpu, r: gpu.recorder() };
   const hooks = new Map<Site, Hook>();
   layers.forEach((layer, i) =>
     hooks.set(`layer.${layer}.mlp.key`, (ctx, keys) => {
       moments[i].add(ctx.r, keys);
-      if (i === 0 && probes) capture(ctx, keys, undefined, probes);
+      if (probes) capture(ctx, keys, undefined, probes[i]);
       return keys;
     })
   );
@@ -146,65 +165,7 @@ async function addBatch(
   using plan = ctx.r.finish("collect statistics");
   plan.run();
   if (probes) {
-    watch.take(await readF32(gpu, probes), dims.inner);
-    freeTensor(gpu, probes);
+    watch.take(await readTensors(gpu, ...probes) as Float32Array[]);
+    probes.forEach((t) => freeTensor(gpu, t));
   } else await gpu.sync();
-}
-
-/** Watches how far C⁻¹k of a few keys turns as the sample doubles. */
-class Watch {
-  #moment: SecondMoment;
-  #keys?: Float64Array;
-  #last?: Float64Array;
-  #next: number;
-
-  constructor(moment: SecondMoment, resume?: CollectState) {
-    this.#moment = moment;
-    this.#keys = resume?.keys;
-    this.#last = resume?.last;
-    // Fewer tokens than the key is wide leave C singular: the first look is at four times that.
-    this.#next = resume?.next ?? 4 * moment.n;
-  }
-
-  /** What a resumed collection needs to look at the same keys at the same tokens. */
-  get state(): Pick<CollectState, "keys" | "last" | "next"> {
-    return { keys: this.#keys, last: this.#last, next: this.#next };
-  }
-
-  get wanted(): boolean {
-    return this.#keys === undefined;
-  }
-
-  /** Keeps keys spread over the batch. */
-  take(keys: Float32Array, width: number): void {
-    const rows = keys.length / width;
-    this.#keys = new Float64Array(PROBES * width);
-    for (let i = 0; i < PROBES; i++) {
-      const row = Math.floor((i + 0.5) * rows / PROBES);
-      this.#keys.set(keys.subarray(row * width, (row + 1) * width), i * width);
-    }
-  }
-
-  /** The median cosine between the directions now and at half the tokens, when it is time to look. */
-  async check(gpu: LoadedModel["gpu"], tokens: number): Promise<number | undefined> {
-    if (tokens < this.#next || !this.#keys) return undefined;
-    this.#next = 2 * tokens;
-    const factor = await factorSpd(gpu, this.#moment, { name: "C of the sample" });
-    const now = await factor.solve(this.#keys, PROBES);
-    factor.dispose();
-    const before = this.#last;
-    this.#last = now;
-    if (!before) return undefined;
-    const width = this.#moment.n;
-    const cosines = Array.from({ length: PROBES }, (_, i) => {
-      let ab = 0, aa = 0, bb = 0;
-      for (let j = i * width; j < (i + 1) * width; j++) {
-        ab += now[j] * before[j];
-        aa += now[j] ** 2;
-        bb += before[j] ** 2;
-      }
-      return ab / Math.sqrt(aa * bb);
-    });
-    return cosines.sort((a, b) => a - b)[PROBES >> 1];
-  }
 }

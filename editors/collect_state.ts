@@ -5,7 +5,9 @@
 import { z } from "npm:zod@4.6.7";
 import { InputError } from "../engine/io/errors.ts";
 import { type TensorOut, writeSafetensors } from "../engine/io/safetensors.ts";
-import { openNumbers } from "./statistics.ts";
+import type { WatchState } from "./convergence.ts";
+import { openNumbers } from "./numbers_file.ts";
+import { lookSchema } from "./statistics.ts";
 
 const FORMAT = "emend-statistics-partial";
 
@@ -16,34 +18,31 @@ const headerSchema = z.object({
   layers: z.array(z.number()).min(1),
   tokens: z.number(),
   documents: z.number(),
-  convergence: z.number().optional(),
-  /** Tokens at which the convergence is next looked at. */
   next: z.number(),
+  looks: z.array(z.array(lookSchema)),
 });
 
 /** What an unfinished collection has seen so far. */
-export interface CollectState extends z.infer<typeof headerSchema> {
+export interface CollectState extends WatchState {
+  modelHash: string;
+  corpusHash: string;
+  maxLength: number;
+  layers: number[];
+  tokens: number;
+  documents: number;
   /** Σ k kᵀ of each layer, lower triangle. */
   sums: Float64Array[];
-  /** Keys whose C⁻¹k is watched, once chosen. */
-  keys?: Float64Array;
-  /** Their C⁻¹k at the last look. */
-  last?: Float64Array;
 }
 
 /** Writes the state, whole or not at all. */
 export async function writeCollectState(path: string, state: CollectState): Promise<void> {
-  const { sums, keys, last, ...header } = state;
-  const named: [string, Float64Array | undefined][] = [
-    ...sums.map((sum, i): [string, Float64Array] => [`sum.${i}`, sum]),
-    ["keys", keys],
-    ["last", last],
-  ];
-  const tensors = named.flatMap(([name, values]): TensorOut[] => {
-    if (values === undefined) return [];
-    const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-    return [{ name, dtype: "F64", shape: [values.length], data: () => [bytes] }];
-  });
+  const { sums, keys = [], last = [], ...header } = state;
+  const tensors = Object.entries({ sum: sums, keys, last }).flatMap(([name, layers]) =>
+    layers.map((values, i): TensorOut => {
+      const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+      return { name: `${name}.${i}`, dtype: "F64", shape: [values.length], data: () => [bytes] };
+    })
+  );
   await writeSafetensors(path, tensors, { format: FORMAT, state: JSON.stringify(header) });
 }
 
@@ -51,8 +50,12 @@ export async function writeCollectState(path: string, state: CollectState): Prom
 export async function readCollectState(path: string): Promise<CollectState> {
   using file = await openNumbers(path, FORMAT, "an unfinished collection of statistics");
   const header = file.metadata("state", headerSchema);
-  const sums = await Promise.all(header.layers.map((_, i) => file.read(`sum.${i}`, Float64Array)));
-  const [keys, last] = [await file.read("keys", Float64Array), await file.read("last", Float64Array)];
-  if (sums.some((sum) => sum === undefined)) throw new InputError(`${path} lacks the sum of a layer`);
-  return { ...header, sums: sums as Float64Array[], keys, last };
+  const ofLayers = async (name: string) => {
+    const read = await Promise.all(header.layers.map((_, i) => file.read(`${name}.${i}`, Float64Array)));
+    return read.every((values) => values !== undefined) ? read : undefined;
+  };
+  const sums = await ofLayers("sum");
+  if (!sums) throw new InputError(`${path} lacks the sum of a layer`);
+  const [keys, last] = [await ofLayers("keys"), await ofLayers("last")];
+  return { ...header, sums, ...keys && { keys }, ...last && { last } };
 }

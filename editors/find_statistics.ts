@@ -1,6 +1,6 @@
 /**
  * Where the statistics of an edit come from: files the user names, files beside the model, or the user's
- * cache, in this order. All are checked against model, layer and width.
+ * cache, in this order. All are checked against model, layer and width. Factors of them are cached, too.
  */
 import { join } from "node:path";
 import { cacheFolder } from "../engine/io/cache.ts";
@@ -8,20 +8,28 @@ import { InputError } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import {
   type LayerStatistics,
+  readOrigin,
   readStatistics,
   requireStatistics,
   type Statistics,
   statisticsOf,
 } from "./statistics.ts";
 
-/** The cache's file of one layer and corpus. */
-export function cachedStatisticsPath(
-  modelHash: string,
-  layer: number,
-  corpusHash: string,
-  maxLength: number,
-): string {
-  const name = `layer-${layer}-${corpusHash.slice(0, 12)}-${maxLength}.safetensors`;
+/** What makes two collections of one model and layer the same. */
+export interface CollectSettings {
+  corpusHash: string;
+  /** Tokens of a document at most. */
+  maxLength: number;
+  /** Tokens at most. */
+  tokens: number;
+  /** The cosine of C⁻¹k at which the collection may end. */
+  converged: number;
+}
+
+/** The cache's file of one layer, named by all that decides its content. */
+export function cachedStatisticsPath(modelHash: string, layer: number, settings: CollectSettings): string {
+  const { corpusHash, maxLength, tokens, converged } = settings;
+  const name = `layer-${layer}-${corpusHash.slice(0, 12)}-${maxLength}-${tokens}-${converged}.safetensors`;
   return join(cacheFolder(), "statistics", modelHash.slice(0, 16), name);
 }
 
@@ -54,27 +62,28 @@ export async function findStatistics(
   for (const layer of layers) {
     let statistics = named.get(layer);
     if (!statistics) {
-      let path: string;
-      [path, statistics] = await onDisk(model, hash, layer);
+      const path = await onDisk(model, hash, layer);
+      statistics = await readStatistics(path);
       fits(statistics, layer, path);
     }
     found.push(statistics);
   }
-  return statisticsOf(model.gpu, found, options.jitter);
+  return statisticsOf(model.gpu, found, options.jitter, true);
 }
 
-async function onDisk(model: LoadedModel, hash: string, layer: number): Promise<[string, LayerStatistics]> {
+/** The file beside the model, else the cache's of most tokens. */
+async function onDisk(model: LoadedModel, hash: string, layer: number): Promise<string> {
   const shipped = shippedStatisticsPath(model.checkpoint.path, layer);
-  if (await exists(shipped)) return [shipped, await readStatistics(shipped)];
+  if (await exists(shipped)) return shipped;
   const folder = join(cacheFolder(), "statistics", hash.slice(0, 16));
-  let best: [string, LayerStatistics] | undefined;
+  let best: { path: string; tokens: number } | undefined;
   for (const name of await filesOf(folder)) {
     if (!name.startsWith(`layer-${layer}-`) || !name.endsWith(".safetensors")) continue;
     const path = join(folder, name);
-    const statistics = await readStatistics(path);
-    if (!best || statistics.origin.tokens > best[1].origin.tokens) best = [path, statistics];
+    const { tokens } = await readOrigin(path);
+    if (!best || tokens > best.tokens) best = { path, tokens };
   }
-  if (best) return best;
+  if (best) return best.path;
   throw new InputError(`There are no statistics for layer ${layer} of ${model.name}`, {
     hint:
       `Make them once: deno run -A cli.ts stats --model ${model.name} --layers ${layer} --corpus TEXT_FILE ` +

@@ -5,13 +5,15 @@
 import { z } from "npm:zod@4.6.7";
 import type { Gpu } from "../engine/gpu/device.ts";
 import { InputError } from "../engine/io/errors.ts";
-import { openFile } from "../engine/io/source.ts";
-import { parseSafetensors } from "../engine/io/safetensors.ts";
 import { writeSafetensors } from "../engine/io/safetensors_write.ts";
-import { factorSpd, type SpdFactor } from "../engine/linalg/cholesky.ts";
-import { SecondMoment } from "../engine/linalg/moment.ts";
+import { FactorStore, type MakeProjector, type Projector } from "./factors.ts";
+import { openNumbers } from "./numbers_file.ts";
 
 const FORMAT = "emend-statistics";
+
+/** How far C⁻¹k of watched keys turned when the sample doubled to `tokens`, in degrees. */
+export const lookSchema = z.object({ tokens: z.number(), median: z.number(), worst: z.number() });
+export type Look = z.infer<typeof lookSchema>;
 
 const originSchema = z.object({
   modelHash: z.string(),
@@ -27,8 +29,14 @@ const originSchema = z.object({
   maxLength: z.number().int().min(1),
   /** The collection ended by its own rule, not by a kill. */
   complete: z.boolean(),
-  /** Cosine of C⁻¹k between the last two halvings of the sample; absent when never measured. */
+  /** Median cosine of C⁻¹k between half of the sample and all of it, at the last look; absent without one. */
   convergence: z.number().optional(),
+  /** Every look, one a doubling of the sample. */
+  looks: z.array(lookSchema).optional(),
+  /** What the collection was asked for: tokens at most, and the cosine at which it may end. */
+  settings: z.object({ tokens: z.number(), converged: z.number() }).optional(),
+  /** The file of another program that the statistics were read from. */
+  imported: z.string().optional(),
 });
 
 /** Where statistics come from; all of it is in the file's metadata. */
@@ -44,10 +52,18 @@ export interface LayerStatistics {
 /** What closed-form editors ask for. */
 export interface Statistics extends Disposable {
   readonly layers: ReadonlyMap<number, StatisticsOrigin>;
-  /** C⁻¹ k for a key of a layer, in f64. @throws {InputError} when the layer has no statistics */
-  solve(layer: number, key: Float64Array): Promise<Float64Array>;
-  /** How the factorisations were computed, for reports: route, jitter, condition estimate. */
-  routes(): { layer: number; route: string; jitter: number; condition: number }[];
+  /**
+   * C⁻¹ K of a layer, in f64: `keys` holds `count` keys of length F one after another, and so does the result.
+   * @throws {InputError} when the layer has no statistics; {GpuError} when C is singular
+   */
+  solve(layer: number, keys: Float64Array, count?: number): Promise<Float64Array>;
+  /**
+   * The projector of a layer and threshold (AlphaEdit): from the cache, else by `make`, which is given C.
+   * @throws {InputError} when the layer has no statistics
+   */
+  projector(layer: number, threshold: number, make: MakeProjector): Promise<Projector>;
+  /** How the factorisations were computed, for reports: route, jitter, condition estimate, from the cache? */
+  routes(): { layer: number; route: string; jitter: number; condition: number; cached: boolean }[];
 }
 
 /** Writes one layer's file, whole or not at all. */
@@ -58,7 +74,13 @@ export async function writeStatistics(path: string, { origin, lower }: LayerStat
   await writeSafetensors(path, [tensor], metadata);
 }
 
-/** Reads one layer's file. @throws {InputError} when it is something else, or damaged */
+/** Where one layer's file comes from, without its numbers. @throws {InputError} as `readStatistics` does */
+export async function readOrigin(path: string): Promise<StatisticsOrigin> {
+  using file = await openNumbers(path, FORMAT, "a statistics file");
+  return file.metadata("origin", originSchema);
+}
+
+/** Reads one layer's file. @throws {InputError} when it is something else, damaged, or of another dtype */
 export async function readStatistics(path: string): Promise<LayerStatistics> {
   using file = await openNumbers(path, FORMAT, "a statistics file");
   const origin = file.metadata("origin", originSchema);
@@ -72,76 +94,38 @@ export async function readStatistics(path: string): Promise<LayerStatistics> {
   return { origin, lower };
 }
 
-/** Vectors of numbers with JSON metadata: what statistics files are made of. Dispose to close. */
-export interface NumbersFile extends Disposable {
-  /** @throws {InputError} when the entry is missing or does not fit the schema */
-  metadata<T>(key: string, schema: z.ZodType<T>): T;
-  /** A vector; undefined when there is none of that name and type. */
-  read<A extends Float32Array | Float64Array>(
-    name: string,
-    type: { new (buffer: ArrayBuffer): A; BYTES_PER_ELEMENT: number },
-  ): Promise<A | undefined>;
-}
-
-/** Opens a file of the given format. @throws {InputError} when it is something else, or damaged */
-export async function openNumbers(path: string, format: string, what: string): Promise<NumbersFile> {
-  const source = await openFile(path);
-  try {
-    const file = await parseSafetensors(source);
-    if (file.metadata.format !== format) throw new InputError(`${path} is not ${what}`);
-    return {
-      metadata(key, schema) {
-        try {
-          return schema.parse(JSON.parse(file.metadata[key] ?? "null"));
-        } catch (cause) {
-          throw new InputError(`${path} is not ${what}: its metadata has a bad ${key}`, { cause });
-        }
-      },
-      async read(name, type) {
-        const entry = file.entries.get(name);
-        if (entry?.dtype !== (type.BYTES_PER_ELEMENT === 4 ? "F32" : "F64")) return undefined;
-        return new type((await file.read(entry)).slice().buffer as ArrayBuffer);
-      },
-      [Symbol.dispose]: () => source.close(),
-    };
-  } catch (error) {
-    source.close();
-    throw error;
-  }
-}
-
 /**
  * Prepares solves with the given layers; factorisations are made when first needed and kept.
  * @param jitter ρ of C + ρ·tr(C)/F·I
+ * @param cache keep factors and projectors on the disk, too, for the next edit
  */
-export function statisticsOf(gpu: Gpu, layers: readonly LayerStatistics[], jitter = 1e-6): Statistics {
-  const byLayer = new Map(layers.map((l) => [l.origin.layer, l]));
-  const factors = new Map<number, Promise<SpdFactor>>();
-  const done = new Map<number, SpdFactor>();
-  const factorOf = async (layer: number): Promise<SpdFactor> => {
-    const statistics = byLayer.get(layer);
-    if (!statistics) throw new InputError(`There are no statistics for layer ${layer}`);
-    const { origin, lower } = statistics;
-    using moment = new SecondMoment(gpu, `C of layer ${layer}`, origin.width);
-    moment.load({ count: 1, lower: Float64Array.from(lower) });
-    const factor = await factorSpd(gpu, moment, { name: `C of layer ${layer}`, jitter });
-    done.set(layer, factor);
-    return factor;
+export function statisticsOf(
+  gpu: Gpu,
+  layers: readonly LayerStatistics[],
+  jitter = 1e-6,
+  cache = false,
+): Statistics {
+  const stores = new Map(layers.map((l) => [l.origin.layer, new FactorStore(gpu, l, { jitter, cache })]));
+  const storeOf = (layer: number) => {
+    const store = stores.get(layer);
+    if (!store) throw new InputError(`There are no statistics for layer ${layer}`);
+    return store;
   };
   return {
     layers: new Map(layers.map((l) => [l.origin.layer, l.origin])),
-    async solve(layer, key) {
-      if (!factors.has(layer)) factors.set(layer, factorOf(layer));
-      return await (await factors.get(layer)!).solve(key);
+    async solve(layer, keys, count = 1) {
+      return await (await storeOf(layer).factor()).solve(keys, count);
+    },
+    async projector(layer, threshold, make) {
+      return await storeOf(layer).projector(threshold, make);
     },
     routes: () =>
-      [...done].map(([layer, f]) => ({
-        layer,
-        route: f.route,
-        jitter: f.jitter,
-        condition: f.conditionEstimate,
-      })),
-    [Symbol.dispose]: () => done.forEach((f) => f.dispose()),
+      [...stores].flatMap(([layer, { made, cached }]) =>
+        made
+          ? [{ layer, route: made.route, jitter: made.jitter, condition: made.conditionEstimate, cached }]
+          : []
+      ),
+    [Symbol.dispose]: () => stores.forEach((store) => store[Symbol.dispose]()),
   };
 }
 

@@ -11,7 +11,8 @@ import { modelPath } from "../cli/model.ts";
 import { contexts } from "../editors/contexts.ts";
 import { applyDeltas } from "../editors/edit.ts";
 import { findStatistics } from "../editors/find_statistics.ts";
-import { methodNamed } from "../editors/methods.ts";
+import { parseHparams, romeSchema } from "../editors/hparams.ts";
+import { romeRecipe } from "../editors/recipes.ts";
 import { romeTarget, romeUpdate, type RomeVariant } from "../editors/rome.ts";
 import { optimiseTargets } from "../editors/targets.ts";
 import { Gpu } from "../engine/gpu/device.ts";
@@ -49,9 +50,12 @@ for (const line of (await Deno.readTextFile(flags.out).catch(() => "")).split("\
 
 const gpu = await Gpu.open();
 const model = await loadModel(gpu, await modelPath(flags.model));
-const method = methodNamed(methods[0]);
 const layers = flags.layer === undefined ? {} : { layers: [Number(flags.layer)] };
-const { hparams } = method.parse({ ...method.recipe(model).hparams, ...layers }, "The recipe");
+const { hparams } = parseHparams(
+  romeSchema,
+  { ...romeRecipe(model.config).hparams, ...layers },
+  "The recipe",
+);
 const [layer] = hparams.layers;
 const statistics = await findStatistics(model, [layer], { files: flags.stats ? [flags.stats] : [] });
 const texts = await contexts(model, hparams.context_template_length_params);

@@ -15,6 +15,7 @@ import { factorCompensated } from "./compensated.ts";
 import { factorF64 } from "./native.ts";
 import { factorHost } from "./tiny.ts";
 import { type SpdMatrix, tensorMatrix } from "./matrix.ts";
+import type { Sign } from "./update.ts";
 
 /** How a factor solves. */
 export type Route = "f64" | "compensated" | "host";
@@ -60,6 +61,12 @@ export interface SpdFactor extends Disposable {
    */
   solve(b: Float64Array | Float32Array, m?: number): Promise<Float64Array>;
   readonly lastSolve: SolveReport;
+  /**
+   * Turns A into A + X Xᵀ, or with sign −1 into A − X Xᵀ; `x` holds m columns of length n. Takes 3·n²·m
+   * operations, factoring anew n³/3. The shift stays what it was.
+   * @throws {GpuError} when sizes do not fit, or what is left is not positive definite: then A is unchanged
+   */
+  update(x: Float64Array | Float32Array, m?: number, sign?: Sign): Promise<void>;
   /** The factor as bytes, for a cache; see {@link unpackFactor}. */
   pack(): Promise<Uint8Array<ArrayBuffer>>;
   dispose(): void;

@@ -16,6 +16,7 @@ import { createPanels, freePanels, type Panels, recordLoad } from "./panels.ts";
 import { powerOfTwo, SymmetricOperator } from "./symmetric.ts";
 import { readLower } from "./tiny.ts";
 import { TriangularSolver } from "./triangular.ts";
+import { checkDowndate, updatePanels } from "./update.ts";
 
 /**
  * Extra diagonal of the preconditioner, relative to the scaled diagonal of 1, tried in turn when the matrix
@@ -106,12 +107,34 @@ async function narrowed(gpu: Gpu, { name, matrix, maxShardBytes }: System) {
   return { matrix: narrow, dispose: () => [hi, lo].forEach((p) => freePanels(gpu, p)) };
 }
 
+/** Columns that were added to a matrix or taken from it, with the sign of each: A + Σ s x xᵀ. */
+export interface Changes {
+  x: Float64Array;
+  signs: number[];
+}
+
 /** The solver around a preconditioner and the exact matrix, all of which it owns. */
-export function compensatedFactor(gpu: Gpu, owned: Owned, facts: FactorFacts): SpdFactor {
+export function compensatedFactor(gpu: Gpu, owned: Owned, facts: FactorFacts, changes?: Changes): SpdFactor {
   const { hi, lo, rest, l, scale } = owned;
   const { name, n, weight } = facts;
   const solver = new TriangularSolver(gpu, l);
   const product = new SymmetricOperator(gpu, hi, lo, rest);
+  let { conditionEstimate } = facts;
+  let { x: changed, signs } = changes ?? { x: new Float64Array(), signs: [] };
+  // What was added or taken away is a product on the host in f64: few columns beside n.
+  const multiply: Operator = async (columns, m) => {
+    const y = await product.multiply(columns, m);
+    signs.forEach((sign, r) => {
+      const v = changed.subarray(r * n, (r + 1) * n);
+      for (let c = 0; c < m * n; c += n) {
+        let s = 0;
+        for (let i = 0; i < n; i++) s += v[i] * columns[c + i];
+        s *= sign / weight;
+        for (let i = 0; i < n; i++) y[c + i] += s * v[i];
+      }
+    });
+    return y;
+  };
   const precondition: Operator = async (columns, m) => {
     const scaled = scaleColumns(columns, scale);
     const sizes = Array.from({ length: m }, (_, c) => powerOfTwo(scaled.subarray(c * n, (c + 1) * n)));
@@ -127,22 +150,36 @@ export function compensatedFactor(gpu: Gpu, owned: Owned, facts: FactorFacts): S
   };
   return {
     ...facts,
+    get conditionEstimate() {
+      return conditionEstimate;
+    },
     route: "compensated",
     get lastSolve() {
       return lastSolve;
     },
     async solve(b, m = 1) {
       const columns = checkColumns(name, n, b, m);
-      norm ??= await estimateNorm(product.multiply, n);
-      const system = { name, n, multiply: product.multiply, precondition, norm };
+      norm ??= await estimateNorm(multiply, n);
+      const system = { name, n, multiply, precondition, norm };
       const { x, residual, iterations } = await conjugateGradients(system, columns, m);
       lastSolve = { residual, iterations };
       return x.map((v) => v / weight);
     },
+    async update(x, m = 1, sign = 1) {
+      const columns = checkColumns(name, n, x, m);
+      if (sign < 0) await checkDowndate(name, n, columns, m, this.solve);
+      // The preconditioner may be rough: where f32 runs into rounding, its pivot is set to the least allowed.
+      const scaled = scaleColumns(columns, scale, 1 / Math.sqrt(weight));
+      conditionEstimate = conditionFrom((await updatePanels(gpu, l, scaled, m, sign)).diagonal, scale);
+      changed = Float64Array.from([...changed, ...columns]);
+      signs = [...signs, ...Array.from({ length: m }, () => sign)];
+      norm = undefined;
+    },
     async pack() {
       const parts: Parts = { scale, rest, l: await readPacked(gpu, l), hi: await readPacked(gpu, hi) };
       if (lo) parts.lo = await readPacked(gpu, lo);
-      return packParts({ route: "compensated", ...facts }, parts);
+      if (signs.length > 0) Object.assign(parts, { changed, signs: Float32Array.from(signs) });
+      return packParts({ ...facts, route: "compensated", conditionEstimate }, parts);
     },
     dispose,
     [Symbol.dispose]: dispose,

@@ -1,34 +1,30 @@
 /**
  * The uncentred second moment of keys, C = E[k kᵀ] (locate-and-edit guide, section 2): the statistic behind
  * every closed-form edit. Slices of tokens are multiplied in f32 and added to a two-float sum, because a
- * plain f32 sum over many slices loses the small eigenvalues that C⁻¹ amplifies. Lower triangle only.
+ * plain f32 sum over many slices loses the small eigenvalues that C⁻¹ amplifies. Lower triangle only, in
+ * strips of rows: a strip is one matrix product, so the triangle gets the speed of the model's own products.
  */
 import type { Gpu } from "../gpu/device.ts";
 import { GpuError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { panelExpand } from "../kernels/linalg.ts";
-import type { Family } from "../kernels/linalg_rank.ts";
+import { addTwoFloat, addTwoFloatGrid } from "../kernels/linalg_moment.ts";
+import { matmulRaw } from "../ops/matmul.ts";
 import { createTensor, describe, matrixOf, storageOf, type Tensor } from "../tensor/tensor.ts";
 import type { SpdMatrix } from "./matrix.ts";
+import { zeroBuffer } from "./buffers.ts";
 import { readPacked, writePacked } from "./pack.ts";
-import {
-  createPanels,
-  freePanels,
-  type Panels,
-  recordRankUpdate,
-  type RowBlock,
-  rowBlocks,
-} from "./panels.ts";
+import { createPanels, freePanels, type Panels, type RowBlock, rowBlocks } from "./panels.ts";
 
 /** Tokens of one f32 product; the guide allows 4096, fewer round less and cost nothing measurable. */
 const SLICE = 512;
+/** Rows of a strip: what lies above the diagonal is computed in vain, the taller the strip the more. */
+const STRIP = 128;
 
 /** Options of {@link SecondMoment}. */
 export interface MomentOptions {
   /** Largest buffer in bytes; default the device's binding limit. Tests make it small. */
   maxShardBytes?: number;
-  /** How products are computed; default the fastest on the device. */
-  family?: Family;
 }
 
 /** A moment on the host: the sum S of k kᵀ (not its mean) over `count` tokens, lower half packed by rows. */
@@ -36,6 +32,9 @@ export interface MomentValues {
   count: number;
   lower: Float64Array;
 }
+
+/** What {@link SecondMoment.load} takes: f64, of which the sum keeps 48 bits, or f32. */
+export type MomentSource = Omit<MomentValues, "lower"> & { lower: Float64Array | Float32Array };
 
 /**
  * Accumulates S += KᵀK on the device.
@@ -59,7 +58,6 @@ export class SecondMoment implements SpdMatrix, Disposable {
   #gpu: Gpu;
   #hi: Panels;
   #lo: Panels;
-  #family?: Family;
 
   constructor(gpu: Gpu, label: string, n: number, options: MomentOptions = {}) {
     this.label = label;
@@ -67,7 +65,6 @@ export class SecondMoment implements SpdMatrix, Disposable {
     this.#gpu = gpu;
     this.#hi = createPanels(gpu, label, n, "f32", options.maxShardBytes);
     this.#lo = createPanels(gpu, `${label} low`, n, "f32", options.maxShardBytes);
-    this.#family = options.family;
   }
 
   /** C = weight · S. @throws {GpuError} before the first token */
@@ -93,11 +90,31 @@ export class SecondMoment implements SpdMatrix, Disposable {
       );
     }
     for (let start = 0; start < rows; start += SLICE) {
-      const K = Math.min(SLICE, rows - start);
-      const slice = { storage: storageOf(keys), offset: start * this.n, K, ld: this.n, last: this.n - 1 };
-      recordRankUpdate(r, this.#hi, slice, { epilogue: "twoFloat", lo: this.#lo, family: this.#family });
+      this.#addSlice(r, keys, start, Math.min(SLICE, rows - start));
     }
     this.counted(rows);
+  }
+
+  #addSlice(r: Recorder, keys: Tensor, start: number, K: number): void {
+    const { n } = this;
+    const storage = storageOf(keys);
+    const zero = zeroBuffer(this.#gpu);
+    this.#hi.panels.forEach((panel, index) => {
+      const { ld } = panel;
+      for (let row = panel.row; row < Math.min(n, panel.row + panel.rows); row += STRIP) {
+        const M = Math.min(STRIP, n - row, panel.row + panel.rows - row);
+        const N = Math.min(n, row + M), width = 4 * Math.ceil(N / 4);
+        const product = r.temp(4 * M * width, "product of keys");
+        const at = { aOffset: start * n + row, bOffset: start * n };
+        const shape = { M, N, K, lda: n, ldb: n, ldc: width, ...at };
+        matmulRaw({ gpu: this.#gpu, r }, "tn", storage, { storage, dtype: "f32" }, product, shape);
+        r.dispatch(addTwoFloat, {
+          bind: { x: product, c: panel.storage, lo: this.#lo.panels[index].storage, zero },
+          params: { rows: M, width, n: N, at: (row - panel.row) * ld, ld },
+          grid: addTwoFloatGrid(M, width),
+        });
+      }
+    });
   }
 
   /** Counts tokens whose keys a replay added. */
@@ -108,20 +125,23 @@ export class SecondMoment implements SpdMatrix, Disposable {
   /** Reads the sum. A wait a panel: at the end of a collection, not within. */
   async read(): Promise<MomentValues> {
     const [hi, lo] = [await readPacked(this.#gpu, this.#hi), await readPacked(this.#gpu, this.#lo)];
-    return { count: this.count, lower: Float64Array.from(hi, (v, i) => v + lo[i]) };
+    const lower = new Float64Array(hi);
+    for (let i = 0; i < lower.length; i++) lower[i] += lo[i];
+    return { count: this.count, lower };
   }
 
   /** Overwrites the sum, for example by a stored statistic. @throws {GpuError} when the size differs */
-  load({ count, lower }: MomentValues): void {
+  load({ count, lower }: MomentSource): void {
     const size = this.n * (this.n + 1) / 2;
     if (lower.length !== size) {
       throw new GpuError(
         `Cannot load ${lower.length} numbers into ${this.label}: its lower triangle has ${size}`,
       );
     }
-    const hi = Float32Array.from(lower);
+    const hi = new Float32Array(lower), lo = new Float32Array(size);
+    for (let i = 0; i < size; i++) lo[i] = lower[i] - hi[i];
     writePacked(this.#gpu, this.#hi, hi);
-    writePacked(this.#gpu, this.#lo, Float32Array.from(lower, (v, i) => v - hi[i]));
+    writePacked(this.#gpu, this.#lo, lo);
     this.count = count;
   }
 

@@ -23,6 +23,7 @@ import {
 import { packParts, readPacked } from "./pack.ts";
 import { createPanels, freePanels, type Panels, recordLoad, rowBlocks } from "./panels.ts";
 import { TriangularSolver } from "./triangular.ts";
+import { checkDowndate, updatePanels } from "./update.ts";
 
 /** The factor of the scaled system, or the column and pivot it failed at. */
 export type Factored = { l: Panels; diagonal: Float64Array | Float32Array } | {
@@ -94,20 +95,40 @@ export interface FactorFacts {
 export function f64Factor(gpu: Gpu, l: Panels, facts: FactorFacts, scale: Float32Array): SpdFactor {
   const solver = new TriangularSolver(gpu, l);
   const { name, n, weight } = facts;
+  let { conditionEstimate } = facts;
   const dispose = () => {
     solver.dispose();
     freePanels(gpu, l);
   };
   return {
     ...facts,
+    get conditionEstimate() {
+      return conditionEstimate;
+    },
     route: "f64",
     lastSolve: { iterations: 0 },
     async solve(b, m = 1) {
       const x = await solver.solve(scaleColumns(checkColumns(name, n, b, m), scale), m);
       return scaleColumns(x, scale, 1 / weight);
     },
+    async update(x, m = 1, sign = 1) {
+      const columns = checkColumns(name, n, x, m);
+      if (sign < 0) await checkDowndate(name, n, columns, m, this.solve);
+      const scaled = scaleColumns(columns, scale, 1 / Math.sqrt(weight));
+      const { diagonal, failed } = await updatePanels(gpu, l, scaled, m, sign);
+      conditionEstimate = conditionFrom(diagonal, scale);
+      if (failed) {
+        throw new PivotError(
+          name,
+          n,
+          failed.column,
+          failed.pivot / scale[failed.column] ** 2 * weight,
+          facts.jitter,
+        );
+      }
+    },
     async pack() {
-      return packParts({ route: "f64", ...facts }, { scale, l: await readPacked(gpu, l) });
+      return packParts({ ...facts, route: "f64", conditionEstimate }, { scale, l: await readPacked(gpu, l) });
     },
     dispose,
     [Symbol.dispose]: dispose,

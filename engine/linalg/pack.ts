@@ -1,5 +1,6 @@
 /**
- * Triangles on the host: packed row by row, n(n+1)/2 numbers; and the bytes of a factor for a cache:
+ * Triangles on the host: packed row by row, n(n+1)/2 numbers; and the bytes of a factor
+ * (or of a null space) for a cache:
  *
  *     u32 header length | header (JSON: facts, then name, type and length of every part) | parts, 8-aligned
  */
@@ -71,13 +72,20 @@ export interface PackedFacts extends FactorFacts {
 /** Writes a factor's facts and arrays. */
 export function packParts(facts: PackedFacts, parts: Parts): Uint8Array<ArrayBuffer> {
   const { route, name, n, jitter, shift, weight, conditionEstimate } = facts;
-  const header = new TextEncoder().encode(JSON.stringify({
-    format: FORMAT,
-    ...{ route, name, n, jitter, shift, weight, conditionEstimate },
-    parts: Object.entries(parts).map((
-      [part, v],
-    ) => [part, v instanceof Float64Array ? "f64" : "f32", v.length]),
-  }));
+  return packArrays(FORMAT, { route, name, n, jitter, shift, weight, conditionEstimate }, parts);
+}
+
+/** Reads what {@link packParts} wrote. @throws {GpuError} when the bytes are not a factor or are cut short */
+export function unpackParts(bytes: Uint8Array): { facts: PackedFacts; parts: Parts } {
+  return unpackArrays<PackedFacts>(FORMAT, "a factor", bytes);
+}
+
+/** Writes facts and arrays in the layout above. */
+export function packArrays(format: string, facts: object, parts: Parts): Uint8Array<ArrayBuffer> {
+  const list = Object.entries(parts).map((
+    [part, v],
+  ) => [part, v instanceof Float64Array ? "f64" : "f32", v.length]);
+  const header = new TextEncoder().encode(JSON.stringify({ format, ...facts, parts: list }));
   const entries = Object.values(parts);
   const size = entries.reduce((at, v) => align8(at) + v.byteLength, align8(4 + header.length));
   const bytes = new Uint8Array(size);
@@ -90,19 +98,22 @@ export function packParts(facts: PackedFacts, parts: Parts): Uint8Array<ArrayBuf
   return bytes;
 }
 
-/** Reads what {@link packParts} wrote. @throws {GpuError} when the bytes are not a factor or are cut short */
-export function unpackParts(bytes: Uint8Array): { facts: PackedFacts; parts: Parts } {
-  const bad = (why: string) => new GpuError(`Cannot read a factor from ${bytes.byteLength} bytes: ${why}`);
+/**
+ * Reads what {@link packArrays} wrote.
+ * @throws {GpuError} when the bytes are not `what` in that format, or are cut short
+ */
+export function unpackArrays<F>(format: string, what: string, bytes: Uint8Array): { facts: F; parts: Parts } {
+  const bad = (why: string) => new GpuError(`Cannot read ${what} from ${bytes.byteLength} bytes: ${why}`);
   if (bytes.byteLength < 8) throw bad("the header is cut short");
   const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
   if (4 + length > bytes.byteLength) throw bad("the header is cut short");
-  let header: PackedFacts & { format: string; parts: [string, Real, number][] };
+  let header: F & { format: string; parts: [string, Real, number][] };
   try {
     header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
   } catch {
     throw bad("the header is not JSON");
   }
-  if (header?.format !== FORMAT) throw bad(`its format is ${header?.format}, not "${FORMAT}"`);
+  if (header?.format !== format) throw bad(`its format is ${header?.format}, not "${format}"`);
   const { format: _, parts: list, ...facts } = header;
   let at = 4 + length;
   const parts = Object.fromEntries(list.map(([part, real, count]) => {
@@ -113,7 +124,7 @@ export function unpackParts(bytes: Uint8Array): { facts: PackedFacts; parts: Par
     at = end;
     return [part, real === "f64" ? new Float64Array(raw) : new Float32Array(raw)];
   }));
-  return { facts, parts };
+  return { facts: facts as unknown as F, parts };
 }
 
 function align8(n: number): number {

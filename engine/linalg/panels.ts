@@ -52,14 +52,21 @@ export function paddedSize(n: number): number {
 }
 
 /**
- * Allocates a triangle, content zero.
+ * Allocates a triangle, content zero, in `pieces` panels or more. Eight store 9/16 of the square; more would
+ * only add dispatches, and work that takes many dispatches a panel is better off with one.
  * @throws {GpuError} when one row of tiles is larger than `maxShardBytes` (default: the device's limit)
  */
-export function createPanels(gpu: Gpu, label: string, n: number, real: Real, maxShardBytes?: number): Panels {
+export function createPanels(
+  gpu: Gpu,
+  label: string,
+  n: number,
+  real: Real,
+  maxShardBytes?: number,
+  pieces = 8,
+): Panels {
   const limit = maxShardBytes ?? Math.min(gpu.limits.maxBufferSize, gpu.limits.maxStorageBufferBindingSize);
   const padded = paddedSize(n);
-  // Eight panels store 9/16 of the square; more would only add dispatches.
-  const wanted = Math.max(4 * TILE, paddedSize(padded / 8));
+  const wanted = Math.max(4 * TILE, paddedSize(padded / pieces));
   const panels: Panel[] = [];
   for (let row = 0; row < padded;) {
     let rows = Math.min(wanted, padded - row);

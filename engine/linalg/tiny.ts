@@ -4,10 +4,18 @@ import type { GpuBuffer } from "../gpu/memory.ts";
 import type { SpdFactor } from "./cholesky.ts";
 import { choleskySolve, PivotError, tryCholesky } from "./host.ts";
 import { leastPivot } from "./factorize.ts";
-import { checkColumns, conditionFrom, regularise, type SpdMatrix, type System } from "./matrix.ts";
+import {
+  checkColumns,
+  conditionFrom,
+  regularise,
+  scaleColumns,
+  type SpdMatrix,
+  type System,
+} from "./matrix.ts";
 import type { FactorFacts } from "./native.ts";
 import { packParts } from "./pack.ts";
 import { realBytes } from "./panels.ts";
+import { checkDowndate, updateHost } from "./update.ts";
 
 /** The lower triangle of a stored matrix, low words added, as a dense n×n array. A wait a row block. */
 export async function readLower(gpu: Gpu, { n, real, blocks }: SpdMatrix): Promise<Float64Array> {
@@ -56,16 +64,29 @@ export function hostFactor(l: Float64Array, facts: FactorFacts, scale: Float32Ar
   const dispose = () => {};
   return {
     ...facts,
+    get conditionEstimate() {
+      return conditionFrom(Float64Array.from({ length: n }, (_, i) => l[i * n + i]), scale);
+    },
     route: "host",
     lastSolve: { iterations: 0 },
     solve(b, m = 1) {
       const scaled = checkColumns(name, n, b, m).map((v, i) => v * scale[i % n]);
       return Promise.resolve(choleskySolve(l, n, scaled, m).map((v, i) => v * scale[i % n] / weight));
     },
+    async update(x, m = 1, sign = 1) {
+      const columns = checkColumns(name, n, x, m);
+      if (sign < 0) await checkDowndate(name, n, columns, m, this.solve);
+      updateHost(l, n, scaleColumns(columns, scale, 1 / Math.sqrt(weight)), m, sign);
+    },
     pack() {
       const packed = new Float64Array(n * (n + 1) / 2);
       for (let i = 0; i < n; i++) packed.set(l.subarray(i * n, i * n + i + 1), i * (i + 1) / 2);
-      return Promise.resolve(packParts({ route: "host", ...facts }, { scale, l: packed }));
+      return Promise.resolve(
+        packParts({ ...facts, route: "host", conditionEstimate: this.conditionEstimate }, {
+          scale,
+          l: packed,
+        }),
+      );
     },
     dispose,
     [Symbol.dispose]: dispose,

@@ -43,5 +43,13 @@ export function unpackFactor(
   const l = panelsFrom(gpu, name, n, "f32", parts.l, { ...options, padding: 1 });
   const hi = panelsFrom(gpu, `${name} high`, n, "f32", parts.hi, options);
   const lo = parts.lo ? panelsFrom(gpu, `${name} low`, n, "f32", parts.lo, options) : undefined;
-  return compensatedFactor(gpu, { hi, lo, rest: Float64Array.from(parts.rest), l, scale }, facts);
+  const signs = Array.from(parts.signs ?? []);
+  const x = Float64Array.from(parts.changed ?? []);
+  if (x.length !== n * signs.length) {
+    throw new GpuError(`Cannot restore the factor of ${name}: changed is not ${n * signs.length} numbers`);
+  }
+  return compensatedFactor(gpu, { hi, lo, rest: Float64Array.from(parts.rest), l, scale }, facts, {
+    x,
+    signs,
+  });
 }

@@ -3,8 +3,9 @@ import { join } from "node:path";
 import { atlasCorpus } from "../../atlas/corpus.ts";
 import { readCollectState } from "../../editors/collect_state.ts";
 import { readStatistics } from "../../editors/statistics.ts";
+import { type NpyArray, npz } from "../editors/_npz.ts";
 import { inFolder } from "../engine/io/_data.ts";
-import { cacheAt, command, EDIT, emend, emendJson, exists, QUICK } from "./_run.ts";
+import { ATLAS, cacheAt, command, EDIT, emend, emendJson, exists, QUICK, refused, ROOT } from "./_run.ts";
 
 /** Documents for about 6,000 tokens, with an empty line and a last line without its end. */
 function corpusText(): string {
@@ -68,10 +69,68 @@ Deno.test("stats without --out goes where edit looks", async () => {
     );
     assert.match(
       stdout,
-      /^layer 2: 300 tokens of \d+ documents\n {2}.*cache\/emend\/statistics\/.*layer-2-.*\n/,
+      /^layer 2: 300 tokens of \d+ documents\n {2}.*cache\/emend\/statistics\/.*layer-2-.*-512-300-0\.999\.safetensors\n/,
+    );
+    assert.match(
+      stdout,
+      /\nC⁻¹k was not compared: that takes eight times the key's width, 8192 tokens\n\ntime: /,
     );
     const plan = await emendJson([...EDIT, "--set", "layers=[2]", "--dry-run"], env);
     assert.deepEqual(plan.statistics, [{ layer: 2, state: "300 tokens of c.txt" }]);
+
+    // The same collection again is there; another layer is not, and other settings are another collection.
+    const again = await emend(["stats", "--model", "atlas", ...flags], env);
+    assert.match(again.stdout, /^layer 2: 300 tokens of \d+ documents, made by an earlier run\n/);
+    const wide = flags.with(1, "1,2");
+    const both = await emend(["stats", "--model", "atlas", ...wide], env);
+    assert.match(
+      both.stdout,
+      /^layer 1: 300 tokens of \d+ documents\n.*\nlayer 2: .*, made by an earlier run\n/,
+    );
+    const longer = await emend(["stats", "--model", "atlas", ...flags.with(5, "310")], env);
+    assert.match(longer.stdout, /^layer 2: 310 tokens of \d+ documents\n/);
+    const fresh = await emend(["stats", "--model", "atlas", ...flags, "--fresh"], env);
+    assert.match(fresh.stdout, /^layer 2: 300 tokens of \d+ documents\n/);
+  });
+});
+
+Deno.test("stats imports what ROME's code cached, and refuses what does not fit", async () => {
+  await inFolder(async (folder) => {
+    // The sum over ten tokens of the embedded model's own C, as NumPy would store it.
+    const { lower } = await readStatistics(join(ATLAS, "statistics/layer-1.safetensors"));
+    const width = 1024, tokens = 10n;
+    const square = Float64Array.from({ length: width ** 2 }, (_, at) => {
+      const [j, i] = [at % width, Math.floor(at / width)].sort((a, b) => a - b);
+      return lower[i * (i + 1) / 2 + j] * Number(tokens);
+    });
+    const path = join(folder, "transformer.h.1.mlp.c_proj_float64_mom2_3.npz"), out = join(folder, "s");
+    const count: NpyArray = ["<i8", [], BigInt64Array.of(tokens)];
+    const sample: NpyArray = ["<i8", [], BigInt64Array.of(3n)];
+    const arrays = { "mom2.mom2": ["<f8", [width, width], square] as NpyArray, "mom2.count": count };
+    await Deno.writeFile(path, npz({ ...arrays, sample_size: sample }));
+    const stats = ["stats", "--model", "atlas", "--import", path];
+    const made = await emendJson([...stats, "--layers", "1", "--out", out]);
+    const { origin, lower: imported } = await readStatistics(out);
+    assert.deepEqual(made, { layers: [{ ...origin, written: out }] });
+    assert.deepEqual([origin.tokens, origin.documents, origin.layer], [10, 3, 1]);
+    assert.deepEqual(imported, lower);
+    const edit = await emendJson([...EDIT, "--stats", out, ...QUICK]);
+    assert.equal(edit.statistics[0].layer, 1);
+    await refused([...stats, "--layers", "2"], /its name is of layer 1, layer 2 is wanted$/m);
+    await refused(
+      [...stats, "--layers", "0,1"],
+      /^error: --import wants one layer, got 2: a file holds one$/m,
+    );
+    await refused([...stats, "--layers", "1", "--corpus", "x"], /--import and --corpus exclude each other$/m);
+    const small = join(ROOT, "tests/fixtures/io/peer.npz");
+    await refused(
+      ["stats", "--model", "atlas", "--import", small, "--layers", "1"],
+      /its square is \[\d+,\d+\], keys of .* have 1024 numbers$/m,
+    );
+    await refused(
+      ["stats", "--model", "atlas", "--layers", "1"],
+      /^error: --corpus is missing\nGive a text file/m,
+    );
   });
 });
 

@@ -1,5 +1,6 @@
 /** What the tests of statistics share: a small C, files of it, and a solver that is nobody else's. */
 import type { LayerStatistics, StatisticsOrigin } from "../../editors/statistics.ts";
+import { inFolder } from "../engine/io/_data.ts";
 import { normals } from "../engine/ops/_reference.ts";
 
 /** Statistics of seeded keys with a bent spectrum: C = mean of k kᵀ over 4·width keys. */
@@ -47,4 +48,18 @@ export function solvePlainly({ origin, lower }: LayerStatistics, key: Float64Arr
     }
   }
   return Float64Array.from(rows, (row, i) => row[n] / row[i]);
+}
+
+/** Runs with an empty cache folder of its own. */
+export async function inCache(run: (folder: string) => Promise<void>): Promise<void> {
+  await inFolder(async (folder) => {
+    const before = Deno.env.get("XDG_CACHE_HOME");
+    Deno.env.set("XDG_CACHE_HOME", folder);
+    try {
+      await run(folder);
+    } finally {
+      if (before === undefined) Deno.env.delete("XDG_CACHE_HOME");
+      else Deno.env.set("XDG_CACHE_HOME", before);
+    }
+  });
 }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type CollectOptions, collectStatistics } from "../../editors/collect.ts";
 import { type CollectState, readCollectState, writeCollectState } from "../../editors/collect_state.ts";
+import { choleskyInPlace, choleskySolve } from "../../engine/linalg/host.ts";
 import { type LoadedModel, loadModel } from "../../engine/models/load.ts";
 import { forward } from "../../engine/models/model.ts";
 import { packRows } from "../../engine/models/rows.ts";
@@ -97,7 +98,7 @@ Deno.test(
       const { origin, lower } = done[i];
       // Products and keys are f32.
       assert.ok(relativeError(lower, expected) < 1e-6, `layer ${layer}`);
-      assert.deepEqual({ ...origin, convergence: undefined }, {
+      assert.deepEqual(origin, {
         modelHash: "m",
         layer,
         width: inner,
@@ -107,7 +108,7 @@ Deno.test(
         documents: 3,
         maxLength: 50,
         complete: true,
-        convergence: undefined,
+        settings: { tokens: 130, converged: 1 },
       });
     }
   }),
@@ -127,13 +128,69 @@ Deno.test(
     const run = (converged: number) =>
       collectStatistics(model, optionsOf({ documents: documents(200), converged }));
     const [[loose], [strict], [never]] = [await run(0.01), await run(0.999999), await run(1)];
-    assert.equal(never.origin.convergence, undefined);
     assert.equal(never.origin.documents, 200);
     const { tokens, convergence } = loose.origin;
     // The first look is at 4·128 tokens, so within the first batch of 1024; the second at the next doubling.
     assert.ok(tokens >= 2 * 1024 && tokens < 4 * 1024, `${tokens} tokens`);
     assert.ok(convergence! >= 0.01 && convergence! < 1, `cosine ${convergence}`);
     assert.ok(strict.origin.tokens > tokens);
+  }),
+);
+
+Deno.test(
+  "collectStatistics() reports the angle of C⁻¹k between half of the sample and all of it, layer by layer",
+  withModel(async (model) => {
+    const states: CollectState[] = [];
+    const done = await collectStatistics(
+      model,
+      optionsOf({ documents: documents(160), onBatch: async (_, now) => void states.push(await now()) }),
+    );
+    // An independent C⁻¹k: the sums of the states in which the looks were taken, solved on the host.
+    const looked = states.filter((state, i) => i === 0 || state.next !== states[i - 1].next);
+    assert.ok(looked.length >= 3, `${looked.length} looks`);
+    for (const [l, { origin }] of done.entries()) {
+      assert.equal(origin.looks!.length, looked.length - 1);
+      for (const [i, look] of origin.looks!.entries()) {
+        const angles = anglesOf(looked[i], looked[i + 1], l, model.dims.inner);
+        assert.equal(look.tokens, looked[i + 1].tokens);
+        // Same sums, another route: its rounding, and that of the arc cosine.
+        assert.ok(Math.abs(look.median - angles[4]) < 1e-4, `${look.median}° is not ${angles[4]}°`);
+        assert.ok(Math.abs(look.worst - angles[7]) < 1e-4, `${look.worst}° is not ${angles[7]}°`);
+      }
+      const last = origin.looks!.at(-1)!;
+      assert.equal(origin.convergence, Math.cos(last.median * Math.PI / 180));
+    }
+  }),
+);
+
+/** The sorted angles of C⁻¹k of the watched keys between two states, in degrees; solved in f64 on the host. */
+function anglesOf(half: CollectState, all: CollectState, layer: number, n: number): number[] {
+  const solved = [half, all].map(({ sums, tokens }) => {
+    const C = new Float64Array(n * n);
+    for (let i = 0, at = 0; i < n; i++) {
+      for (let j = 0; j <= i; j++, at++) C[i * n + j] = C[j * n + i] = sums[layer][at] / tokens;
+    }
+    const trace = C.reduce((sum, v, i) => i % (n + 1) === 0 ? sum + v : sum, 0);
+    for (let i = 0; i < n; i++) C[i * n + i] += 1e-6 * trace / n;
+    choleskyInPlace(C, n, "C");
+    return (key: Float64Array) => choleskySolve(C, n, key);
+  });
+  const keys = all.keys![layer];
+  return Array.from({ length: keys.length / n }, (_, i) => {
+    const [a, b] = solved.map((solve) => solve(keys.slice(i * n, (i + 1) * n)));
+    const dot = (x: Float64Array, y: Float64Array) => x.reduce((sum, v, j) => sum + v * y[j], 0);
+    return Math.acos(dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b))) * 180 / Math.PI;
+  }).sort((x, y) => x - y);
+}
+
+Deno.test(
+  "collectStatistics() gives the same bits when the sums are tiled into small buffers",
+  withModel(async (model) => {
+    // A row of tiles of 128 columns is 32 KiB: the triangle of width 128 then takes two panels.
+    const run = (maxShardBytes?: number) =>
+      collectStatistics(model, optionsOf({ documents: documents(20), maxShardBytes }));
+    assert.deepEqual(await run(64 * 128 * 4), await run());
+    await assert.rejects(run(64 * 127 * 4), /Cannot store C of layer 0 \[128, 128\]: .* the limit is 32512/);
   }),
 );
 

@@ -174,6 +174,7 @@ function fakeStatistics(inner: number) {
     layers: new Map(),
     solve: (layer, key) => (asked.push(layer), solve(key)),
     routes: () => [],
+    projector: () => Promise.reject(new Error("ROME needs no projector")),
     [Symbol.dispose]() {},
   };
   return { statistics, asked };

@@ -4,12 +4,14 @@ import { readCollectState, writeCollectState } from "../../editors/collect_state
 import { cachedStatisticsPath, findStatistics } from "../../editors/find_statistics.ts";
 import {
   type LayerStatistics,
+  readOrigin,
   readStatistics,
   requireStatistics,
   statisticsOf,
   writeStatistics,
 } from "../../editors/statistics.ts";
 import { InputError } from "../../engine/io/errors.ts";
+import { writeSafetensors } from "../../engine/io/safetensors.ts";
 import { loadModel } from "../../engine/models/load.ts";
 import { withGpu } from "../_gpu.ts";
 import { inFolder } from "../engine/io/_data.ts";
@@ -17,7 +19,7 @@ import { relativeError } from "../engine/models/_fixtures.ts";
 import { normals } from "../engine/ops/_reference.ts";
 import { modelFolder, NO_TOKENIZER } from "../patches/_models.ts";
 import { ATLAS } from "./_prompts.ts";
-import { smallStatistics, solvePlainly } from "./_statistics.ts";
+import { inCache, smallStatistics, solvePlainly } from "./_statistics.ts";
 
 /** The error that a promise must end with: one sentence without a full stop. */
 async function refusal(promise: Promise<unknown>): Promise<InputError> {
@@ -30,10 +32,27 @@ async function refusal(promise: Promise<unknown>): Promise<InputError> {
 Deno.test("readStatistics() reads what writeStatistics() wrote", async () => {
   await inFolder(async (folder) => {
     const path = join(folder, "new", "s.safetensors");
-    for (const made of [smallStatistics(5), smallStatistics(5, { convergence: 0.99, complete: false })]) {
+    const looks = [{ tokens: 20, median: 2.5, worst: 3 }];
+    const settings = { tokens: 20, converged: 0.999 };
+    const more = smallStatistics(5, { convergence: 0.99, looks, settings, imported: "x.npz" });
+    for (const made of [smallStatistics(5), more]) {
       await writeStatistics(path, made);
       assert.deepEqual(await readStatistics(path), made);
+      assert.deepEqual(await readOrigin(path), made.origin);
     }
+  });
+});
+
+Deno.test("readStatistics() refuses a triangle of another dtype, naming both", async () => {
+  await inFolder(async (folder) => {
+    const path = join(folder, "s.safetensors");
+    const { origin, lower } = smallStatistics(5);
+    const data = () => [new Uint8Array(2 * lower.length)];
+    const metadata = { format: "emend-statistics", format_version: "1", origin: JSON.stringify(origin) };
+    await writeSafetensors(path, [{ name: "lower", dtype: "F16", shape: [lower.length], data }], metadata);
+    const error = await refusal(readStatistics(path));
+    assert.match(error.message, /s\.safetensors does not fit: its lower is F16, F32 is wanted$/);
+    assert.match(error.hint!, /stats command/);
   });
 });
 
@@ -65,6 +84,7 @@ Deno.test("readStatistics() refuses a file when it is something else, damaged or
       tokens: 1,
       documents: 1,
       next: 4,
+      looks: [[]],
       sums: [Float64Array.of(1)],
     });
     assert.match((await refusal(readStatistics(path))).message, /s\.safetensors is not a statistics file$/);
@@ -82,14 +102,17 @@ Deno.test("readCollectState() reads what writeCollectState() wrote, and refuses 
       layers: [1, 4],
       tokens: 20,
       documents: 3,
-      convergence: 0.5,
       next: 40,
+      looks: [[{ tokens: 20, median: 1, worst: 2 }], []],
       sums: [Float64Array.of(1 / 3, 2), Float64Array.of(3, 4)],
-      keys: Float64Array.of(5),
-      last: Float64Array.of(6),
+      keys: [Float64Array.of(5), Float64Array.of(7)],
+      last: [Float64Array.of(6), Float64Array.of(8)],
     };
     await writeCollectState(path, state);
     assert.deepEqual(await readCollectState(path), state);
+    const { keys: _, last: __, ...early } = state;
+    await writeCollectState(path, early);
+    assert.deepEqual(await readCollectState(path), early);
     await writeStatistics(path, smallStatistics(3));
     await refusal(readCollectState(path));
   });
@@ -107,7 +130,7 @@ Deno.test(
       const got = await statistics.solve(1, key);
       assert.ok(relativeError(got, solvePlainly(made, key, jitter)) < 1e-6, `width ${width}`);
       const [route] = statistics.routes();
-      assert.deepEqual([route.layer, route.jitter], [1, jitter]);
+      assert.deepEqual([route.layer, route.jitter, route.cached], [1, jitter, false]);
       const error = await refusal(statistics.solve(2, key));
       assert.equal(error.message, "There are no statistics for layer 2");
     }
@@ -133,20 +156,6 @@ Deno.test("requireStatistics() names both sides when statistics do not fit", () 
   assert.equal(refuse(model, 1, 5), "f does not fit: its keys have 4 numbers, the layer's have 5");
 });
 
-/** Runs with an empty cache folder of its own. */
-async function inCache(run: (folder: string) => Promise<void>): Promise<void> {
-  await inFolder(async (folder) => {
-    const before = Deno.env.get("XDG_CACHE_HOME");
-    Deno.env.set("XDG_CACHE_HOME", folder);
-    try {
-      await run(folder);
-    } finally {
-      if (before === undefined) Deno.env.delete("XDG_CACHE_HOME");
-      else Deno.env.set("XDG_CACHE_HOME", before);
-    }
-  });
-}
-
 Deno.test(
   "findStatistics() finds the file beside the embedded model",
   withGpu(async (gpu) => {
@@ -165,14 +174,22 @@ Deno.test(
       const made = (tokens: number, change = {}) =>
         smallStatistics(model.dims.inner, { modelHash: hash, tokens, ...change });
 
+      const pathOf = (corpus: string) =>
+        cachedStatisticsPath(hash, 1, {
+          corpusHash: corpus.repeat(64),
+          maxLength: 512,
+          tokens: 100,
+          converged: 1,
+        });
+
       const missing = await refusal(findStatistics(model, [1]));
       assert.equal(missing.message, `There are no statistics for layer 1 of ${model.name}`);
       assert.match(missing.hint!, /cli\.ts stats --model \S+gpt2-tiny --layers 1 --corpus /);
 
-      await writeStatistics(cachedStatisticsPath(hash, 1, "1".repeat(64), 512), made(10));
-      await writeStatistics(cachedStatisticsPath(hash, 1, "2".repeat(64), 512), made(30));
-      await writeStatistics(cachedStatisticsPath(hash, 1, "3".repeat(64), 512), made(20));
-      await Deno.writeTextFile(`${cachedStatisticsPath(hash, 1, "4".repeat(64), 512)}.partial`, "half");
+      await writeStatistics(pathOf("1"), made(10));
+      await writeStatistics(pathOf("2"), made(30));
+      await writeStatistics(pathOf("3"), made(20));
+      await Deno.writeTextFile(`${pathOf("4")}.partial`, "half");
       using cached = await findStatistics(model, [1]);
       assert.equal(cached.layers.get(1)!.tokens, 30);
 
