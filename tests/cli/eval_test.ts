@@ -26,7 +26,8 @@ async function linesOf<Line>(path: string): Promise<Line[]> {
 
 /** JSON without what measures the machine. */
 function untimed(value: unknown): string {
-  return JSON.stringify(value, (key, item) => key === "time_s" || key === "memory" ? undefined : item);
+  const measured = new Set(["time_s", "memory", "phases"]);
+  return JSON.stringify(value, (key, item) => measured.has(key) ? undefined : item);
 }
 
 const summaryOf = async (folder: string): Promise<Summary> =>
