@@ -42,13 +42,19 @@ export { predictWith } from "./editors/neurons/interventions.ts";
 export { relationNeurons } from "./editors/neurons/relation.ts";
 export { eraseSlots, updateSlots } from "./editors/neurons/slots.ts";
 export type { EditRequest } from "./editors/requests.ts";
+export { importStatistics } from "./editors/import_npz.ts";
 export {
   type LayerStatistics,
+  type Look,
   readStatistics,
   type Statistics,
   statisticsOf,
   writeStatistics,
 } from "./editors/statistics.ts";
+export { averageTraces, type TraceAverages } from "./editors/tracing/average.ts";
+export { TRACE_KINDS, type TraceKind } from "./editors/tracing/cells.ts";
+export type { TraceRequest } from "./editors/tracing/prompt.ts";
+export { type FactTrace, trace, type TraceOptions, type TraceResult } from "./editors/tracing/trace.ts";
 export { Gpu } from "./engine/gpu/device.ts";
 export { GpuError } from "./engine/gpu/errors.ts";
 export { InputError } from "./engine/io/errors.ts";
@@ -67,6 +73,8 @@ export { readCase } from "./evaluation/readings.ts";
 export type { CaseLine, Metrics, Readings, RunConfig, Summary } from "./evaluation/records.ts";
 export { scoreTargets, topTokens } from "./evaluation/scoring.ts";
 export { type RequestState, requestStates } from "./evaluation/state.ts";
+export { type SuggestedRecipe, type SuggestOptions, suggestRecipe } from "./evaluation/suggest.ts";
+export { averagesPicture, effectsPicture, factPicture } from "./evaluation/tracing/pictures.ts";
 export { applyPatches, readRecord } from "./patches/applied.ts";
 export { measureChanges, type TensorChange, writeCheckpoint } from "./patches/checkpoint.ts";
 export { comparePatches } from "./patches/diff.ts";

@@ -12,9 +12,11 @@ import { evalCommand } from "./eval.ts";
 import { generateCommand } from "./generate.ts";
 import { neuronsCommand } from "./neurons.ts";
 import { patchCommand } from "./patch.ts";
+import { recipeCommand } from "./recipe.ts";
 import { reportCommand } from "./report.ts";
 import { statsCommand } from "./stats.ts";
 import { testCommand } from "./test.ts";
+import { traceCommand } from "./trace.ts";
 
 /** The whole command line; for tests and documentation. */
 export function program(): Command {
@@ -30,9 +32,11 @@ export function program(): Command {
       generateCommand,
       neuronsCommand,
       patchCommand,
+      recipeCommand,
       reportCommand,
       statsCommand,
       testCommand,
+      traceCommand,
       doctorCommand,
       demoCommand,
     ]

@@ -51,7 +51,20 @@ Deno.test("demo shows a fact before and after, its neighbours, and that undoing 
 
 Deno.test("every command's help has an example, and its flags are explained", async () => {
   const { commands } = program();
-  const names = ["demo", "doctor", "edit", "eval", "generate", "neurons", "patch", "report", "stats", "test"];
+  const names = [
+    "demo",
+    "doctor",
+    "edit",
+    "eval",
+    "generate",
+    "neurons",
+    "patch",
+    "recipe",
+    "report",
+    "stats",
+    "test",
+    "trace",
+  ];
   assert.deepEqual(commands.map((c) => c.name()).sort(), names);
   // patch is a group: tests/cli/patch_test.ts looks at its sub-commands.
   for (const command of commands.filter((c) => c.commands.length === 0)) {
