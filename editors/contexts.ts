@@ -9,7 +9,10 @@ import { generate } from "../engine/models/generate.ts";
 /** [length in tokens, how many] pairs; ROME uses [[5, 10], [10, 10]]. */
 export type ContextLengths = readonly (readonly [length: number, count: number])[];
 
-/** EasyEdit's and MEMIT's start words, for models whose end-of-text token does not start a text. */
+/** What texts start from: GPT-2's end-of-text token where the model has it, as ROME does, or words, as MEMIT does. */
+export type ContextStart = "end-of-text" | "words";
+
+/** EasyEdit's and MEMIT's start words, also for models whose end-of-text token does not start a text. */
 const START_WORDS = ["The", "Therefore", "Because", "I", "You"];
 
 /** Sampled with top-k = 5, as the reference does. */
@@ -18,26 +21,35 @@ const TOP_K = 5;
 const cache = new WeakMap<Model, Map<string, string[]>>();
 
 /**
- * The contexts of a model, the bare one ("") first; each of the others ends with ". ". GPT-2 models start them
- * from the end-of-text token, others from five common words.
+ * The contexts of a model, the bare one ("") first; each of the others ends with ". ".
  * @param lengths total tokens including the start, and how many of each
  */
-export async function contexts(model: Model, lengths: ContextLengths, seed = 0): Promise<string[]> {
-  const key = JSON.stringify([lengths, seed]);
+export async function contexts(
+  model: Model,
+  lengths: ContextLengths,
+  seed = 0,
+  start: ContextStart = "end-of-text",
+): Promise<string[]> {
+  const key = JSON.stringify([lengths, seed, start]);
   const known = cache.get(model) ?? new Map<string, string[]>();
   cache.set(model, known);
-  if (!known.has(key)) known.set(key, ["", ...await makeContexts(model, lengths, seed)]);
+  if (!known.has(key)) known.set(key, ["", ...await makeContexts(model, lengths, seed, start)]);
   return known.get(key)!;
 }
 
-async function makeContexts(model: Model, lengths: ContextLengths, seed: number): Promise<string[]> {
+async function makeContexts(
+  model: Model,
+  lengths: ContextLengths,
+  seed: number,
+  start: ContextStart,
+): Promise<string[]> {
   const { tokenizer, config } = model;
   const out: string[] = [];
   for (const [length, count] of lengths) {
     const starts = Array.from(
       { length: count },
       (_, i) =>
-        config.type === "gpt2" && tokenizer.eos !== undefined
+        start === "end-of-text" && config.type === "gpt2" && tokenizer.eos !== undefined
           ? [tokenizer.eos]
           : tokenizer.encode(START_WORDS[i % START_WORDS.length]),
     );
@@ -59,4 +71,9 @@ async function makeContexts(model: Model, lengths: ContextLengths, seed: number)
 /** Stand-ins of the right lengths, for estimates: making the real ones needs the model to run. */
 export function contextPlan(lengths: ContextLengths): string[] {
   return ["", ...lengths.flatMap(([tokens, count]) => Array(count).fill(`${"a ".repeat(tokens - 1)}. `))];
+}
+
+/** How many contexts each group has: the bare one, then one group a length. MEMIT averages keys group by group. */
+export function contextGroups(lengths: ContextLengths): number[] {
+  return [1, ...lengths.map(([, count]) => count).filter((count) => count > 0)];
 }

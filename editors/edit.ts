@@ -8,6 +8,7 @@ import { changeTensor } from "../engine/models/replace.ts";
 import type { Overlay } from "../engine/ops/linear.ts";
 import { freeTensor } from "../engine/tensor/tensor.ts";
 import { fromHost } from "../engine/tensor/transfer.ts";
+import type { MemoryPart } from "./memory.ts";
 import type { EditRequest } from "./requests.ts";
 
 /** ΔW = left · rightᵀ of one linear map, as a map from inputs to outputs, plus a dense part where there is one. */
@@ -50,6 +51,10 @@ export interface Edit {
   requests: EditRequest[];
   deltas: WeightDelta[];
   outcomes: EditOutcome[];
+  /** What the next edit of a sequence must be given back, once this one is on the model. */
+  memory?: MemoryPart;
+  /** What the user should know of the edit as a whole, one sentence each. */
+  notes?: string[];
 }
 
 /**

@@ -1,5 +1,6 @@
 /** What an edit will take, before it starts: rows, memory, arithmetic. For `--dry-run`. */
 import type { Dimensions } from "../engine/models/model.ts";
+import { partsOf } from "./target_items.ts";
 import type { TargetRequest } from "./targets.ts";
 
 /** Sizes of one edit's target optimisation. */
@@ -31,12 +32,14 @@ export function estimateEdit(
   { layer, steps }: { layer: number; steps: number },
 ): EditEstimate {
   const { width: D, inner: F, heads, kvHeads, headDim, vocab, layers } = dims;
-  const targets = request.target.length;
-  const lengths = request.prompts.map((p) => ({ all: p.ids.length + targets - 1, before: p.subjectLast }));
+  const parts = partsOf(request);
+  const lengths = parts.flatMap(({ prompts, target }) =>
+    prompts.map((p) => ({ all: p.ids.length + target.length - 1, before: p.subjectLast }))
+  );
   lengths.push({ all: request.kl.subjectLast + 1, before: request.kl.subjectLast });
   const prepareRows = lengths.reduce((n, l) => n + l.all, 0);
   const stepRows = lengths.reduce((n, l) => n + l.all - l.before, 0);
-  const lossRows = request.prompts.length * targets + 1;
+  const lossRows = parts.reduce((n, { prompts, target }) => n + prompts.length * target.length, 1);
   const q = heads * headDim, kv = kvHeads * headDim;
   const block = D * q * 2 + 2 * D * kv + 3 * D * F;
   const above = layers - layer - 1;

@@ -11,6 +11,14 @@ export interface Hparams {
   layers: number[];
 }
 
+/** What any closed form may take on top (guide, section 9). */
+export const regulariserFields = {
+  /** RECT keeps only the entries that change most relative to the weight; PRUNE holds singular values down. */
+  regulariser: z.enum(["rect", "prune"]).optional(),
+  /** RECT: the share of entries kept. Default 0.4, AlphaEdit's; RECT's authors have 0.2. */
+  rect_keep: z.number().gt(0).max(1).optional(),
+};
+
 /** ROME, R-ROME and p-ROME. */
 export const romeSchema = z.object({
   /** Layers to edit, one after another; ROME uses one. */
@@ -32,6 +40,7 @@ export const romeSchema = z.object({
   /** [total tokens, how many] of the context templates. */
   context_template_length_params: z.array(z.tuple([z.number().int().min(1), z.number().int().min(0)]))
     .default([[5, 10], [10, 10]]),
+  ...regulariserFields,
 });
 
 export type RomeHparams = z.infer<typeof romeSchema>;
@@ -56,6 +65,10 @@ const KNOWN_ELSEWHERE = new Set([
   "v_loss_layer",
   "batch_size",
   "max_length",
+  "layer_selection",
+  "P_loc",
+  "rewrite_module_tmps",
+  "calculate_objective_value",
 ]);
 
 /**
@@ -76,6 +89,27 @@ export function parseHparams<T extends z.ZodObject>(
   const known = Object.keys(schema.shape);
   const unknown = Object.keys(values).filter((key) => !known.includes(key) && !KNOWN_ELSEWHERE.has(key));
   return { hparams: result.data, unknown };
+}
+
+/** Refuses a key that a method's schema does not have. @throws {InputError} with the nearest one */
+export function requireKeys(method: string, schema: z.ZodObject, keys: readonly string[]): void {
+  const known = Object.keys(schema.shape);
+  const key = keys.find((key) => !known.includes(key));
+  if (key === undefined) return;
+  const guess = nearest(key, known);
+  throw new InputError(`${method} has no hyper-parameter "${key}"`, {
+    hint: guess ? `Did you mean ${guess}?` : `It has ${known.join(", ")}`,
+  });
+}
+
+/** Refuses layers that a model does not have. @throws {InputError} naming the first */
+export function requireLayers(
+  { name, dims }: { name: string; dims: { layers: number } },
+  layers: readonly number[],
+): void {
+  const beyond = layers.find((layer) => layer >= dims.layers);
+  if (beyond === undefined) return;
+  throw new InputError(`There is no layer ${beyond}: ${name} has layers 0 to ${dims.layers - 1}`);
 }
 
 /** The name among `names` nearest to a misspelt one, by edit distance, if it is near enough. */

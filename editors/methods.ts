@@ -1,15 +1,25 @@
 /** The editing methods by name: what `--method` and `edit()` know. */
 import { InputError } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
+import { CLOSED_FORM } from "./closed_form_methods.ts";
 import { contextPlan, contexts } from "./contexts.ts";
 import type { Edit } from "./edit.ts";
 import { FINE_TUNING } from "./finetune/methods.ts";
-import { type Hparams, nearest, parseHparams, type RomeHparams, romeSchema } from "./hparams.ts";
+import { type Hparams, nearest, parseHparams, requireKeys, type RomeHparams, romeSchema } from "./hparams.ts";
 import { kn, knEasyEdit } from "./kn.ts";
 import { type Recipe, romeRecipe } from "./recipes.ts";
 import type { EditRequest } from "./requests.ts";
 import { type EditOptions, rome, romeTarget, type RomeVariant } from "./rome.ts";
 import type { TargetRequest } from "./targets.ts";
+
+/** What the optimisation of targets will do. */
+export interface TargetPlan {
+  layer: number;
+  steps: number;
+  targets: TargetRequest[];
+  /** Device memory of targets optimised together, MiB; without it they follow one another. */
+  work_mib?: number;
+}
 
 /** One method, with the type of its hyper-parameters; they come from its own `parse` only. */
 export interface Method<H extends Hparams = Hparams> {
@@ -30,7 +40,7 @@ export interface Method<H extends Hparams = Hparams> {
     model: LoadedModel,
     requests: readonly EditRequest[],
     hparams: H,
-  ): { layer: number; steps: number; targets: TargetRequest[] };
+  ): TargetPlan;
   run(model: LoadedModel, requests: readonly EditRequest[], options: EditOptions<H>): Promise<Edit>;
 }
 
@@ -40,15 +50,7 @@ function romeMethod(name: RomeVariant, summary: string): Method<RomeHparams> {
     summary,
     recipe: (model) => romeRecipe(model.config),
     parse: (values, source) => parseHparams(romeSchema, values, source),
-    requireKeys(keys) {
-      const known = Object.keys(romeSchema.shape);
-      const key = keys.find((key) => !known.includes(key));
-      if (key === undefined) return;
-      const guess = nearest(key, known);
-      throw new InputError(`${name} has no hyper-parameter "${key}"`, {
-        hint: guess ? `Did you mean ${guess}?` : `It has ${known.join(", ")}`,
-      });
-    },
+    requireKeys: (keys) => requireKeys(name, romeSchema, keys),
     statistics: (h) => h.mom2_adjustment ? h.layers : [],
     prepare: async (model, h, seed) => void await contexts(model, h.context_template_length_params, seed),
     plan(model, requests, { layers: [layer], v_num_grad_steps: steps, context_template_length_params }) {
@@ -64,6 +66,7 @@ export const METHODS: readonly Method[] = [
   romeMethod("r-rome", "R-ROME (Gupta et al. 2024): rank-one, the mean key throughout; recommended"),
   romeMethod("rome", "ROME (Meng et al. 2022): rank-one, as released, with its mixed keys"),
   romeMethod("p-rome", "p-ROME (Gupta et al. 2024): rank-one, the bare prompt's key throughout"),
+  ...CLOSED_FORM,
   ...FINE_TUNING,
   kn,
   knEasyEdit,

@@ -14,22 +14,28 @@ export interface Recipe {
   known: boolean;
 }
 
-interface RecipeFile {
+/** An entry of a recipe file. */
+export interface RecipeFile {
   match: Record<string, unknown>;
   model: string;
   source: string;
   hparams: Record<string, unknown>;
 }
 
-/** The recipe of ROME, R-ROME and p-ROME for a model. */
-export function romeRecipe(config: ModelConfig): Recipe {
+/** The recipe of a file that is for exactly this model, if there is one. */
+export function publishedRecipe(file: readonly RecipeFile[], config: ModelConfig): Recipe | undefined {
   const values = config as unknown as Record<string, unknown>;
-  const found = (romeRecipes as RecipeFile[]).find(({ match }) =>
+  const found = file.find(({ match }) =>
     Object.entries(match).every(([key, value]) => values[key] === value)
   );
-  if (found) {
-    return { hparams: found.hparams, source: `Recipe for ${found.model} (${found.source})`, known: true };
-  }
+  return found &&
+    { hparams: found.hparams, source: `Recipe for ${found.model} (${found.source})`, known: true };
+}
+
+/** The recipe of ROME, R-ROME and p-ROME for a model. */
+export function romeRecipe(config: ModelConfig): Recipe {
+  const found = publishedRecipe(romeRecipes as RecipeFile[], config);
+  if (found) return found;
   // The published GPT-2 layers lie at a third of the depth (8/24, 12/36, 17/48).
   const layer = Math.max(0, Math.round(config.layers / 3));
   return {

@@ -70,6 +70,41 @@ export function requireRoom(tokens: number, { maxPositions }: { maxPositions: nu
   throw new InputError(`${what} has ${tokens} tokens; the model's context holds ${maxPositions}`);
 }
 
+/**
+ * Refuses requests that want different things of one prompt.
+ * @param requests validated ones
+ * @throws {InputError} naming both
+ */
+export function requireConsistent(requests: readonly EditRequest[]): void {
+  const seen = new Map<string, number>();
+  for (const [i, { prompt, subject, target }] of requests.entries()) {
+    const { text } = fill(prompt, subject);
+    const first = seen.get(text) ?? i;
+    seen.set(text, first);
+    const other = requests[first].target;
+    if (other === target) continue;
+    throw new InputError(
+      `Requests ${first + 1} and ${i + 1} contradict each other: "${text}" should continue with ` +
+        `"${other.trim()}" and with "${target.trim()}"`,
+      { hint: "Leave one of them out" },
+    );
+  }
+}
+
+/**
+ * Indices of requests about one subject together, in the order of their first ones: their keys are nearly the
+ * same, so one change must serve them all (MEMIT-Merge, arXiv 2502.07322).
+ */
+export function bySubject(requests: readonly EditRequest[]): number[][] {
+  const groups = new Map<string, number[]>();
+  requests.forEach(({ subject }, i) => {
+    const group = groups.get(subject);
+    if (group) group.push(i);
+    else groups.set(subject, [i]);
+  });
+  return [...groups.values()];
+}
+
 /** A continuation as it follows a prompt: with one leading space. */
 export function spaced(text: string): string {
   return /^\s/.test(text) ? text : ` ${text}`;

@@ -14,14 +14,17 @@ import { contexts } from "./contexts.ts";
 import type { Edit, EditOutcome, WeightDelta } from "./edit.ts";
 import { applyDeltas } from "./edit.ts";
 import type { RomeHparams } from "./hparams.ts";
+import type { EditMemory } from "./memory.ts";
 import {
   type EditRequest,
   fill,
+  requireConsistent,
   requireRoom,
   tokenisePrompt,
   tokeniseTarget,
   validateRequest,
 } from "./requests.ts";
+import { regularised } from "./regularise.ts";
 import type { Statistics } from "./statistics.ts";
 import type { TargetCache } from "./target_cache.ts";
 import { optimiseTargets, type Target, type TargetRequest } from "./targets.ts";
@@ -37,6 +40,8 @@ export interface EditOptions<Hparams> {
   seed?: number;
   /** Targets that are on the disk already; only for a model without edits. */
   targets?: TargetCache;
+  /** What the edits before this one asked to remember, in a sequence of edits. */
+  memory?: EditMemory;
   onProgress?: (done: number, total: number) => void;
 }
 
@@ -75,6 +80,7 @@ export async function rome(
   const valid = requests.map((r, i) =>
     validateRequest(r, requests.length > 1 ? `Request ${i + 1}` : undefined)
   );
+  requireConsistent(valid);
   const texts = await contexts(model, hparams.context_template_length_params, seed);
   const deltas: WeightDelta[] = [];
   const outcomes: EditOutcome[] = [];
@@ -88,7 +94,11 @@ export async function rome(
     const solve = async (key: Float64Array) =>
       hparams.mom2_adjustment ? await statistics!.solve(layer, key) : key;
     const { left, right, keyRatio } = await romeUpdate(variant, target, solve);
-    const delta = { role: `layer.${layer}.mlp.down`, rank: 1, left, right };
+    const delta = await regularised(
+      model,
+      { role: `layer.${layer}.mlp.down`, rank: 1, left, right },
+      hparams,
+    );
     deltas.push(delta);
     outcomes.push({
       steps: target.losses.length,

@@ -33,7 +33,12 @@ export function targetCache(model: Model, weights: string): TargetCache {
   const pathOf = (request: TargetRequest, options: TargetOptions) => {
     const { layer, v_num_grad_steps, v_lr, v_weight_decay, clamp_norm_factor, kl_factor } = options;
     const chosen = [layer, v_num_grad_steps, v_lr, v_weight_decay, clamp_norm_factor, kl_factor];
-    const key = JSON.stringify([about, request, chosen, options.threshold]);
+    const { reference = "mlp", attention = false, nll_loss_factor = 1 } = options;
+    // Left out where they are ROME's, so that its targets keep the names that they had before there were others.
+    const more = reference === "mlp" && !attention && nll_loss_factor === 1
+      ? []
+      : [reference, attention, nll_loss_factor];
+    const key = JSON.stringify([about, request, chosen, options.threshold, ...more]);
     return join(folder, `${createHash("sha256").update(key).digest("hex").slice(0, 32)}.safetensors`);
   };
   return {
@@ -43,12 +48,14 @@ export function targetCache(model: Model, weights: string): TargetCache {
       const missing = requests.flatMap((_, i) => known[i] ? [] : [i]);
       read += requests.length - missing.length;
       if (missing.length === 0) return known as Target[];
-      const made = await optimiseTargets(model, missing.map((i) => requests[i]), options);
-      for (const [at, i] of missing.entries()) {
-        known[i] = made[at];
-        // Only a convenience: a full disk must not end a run.
-        await writeTarget(paths[i], made[at]).catch(() => {});
-      }
+      await optimiseTargets(model, missing.map((i) => requests[i]), options, async (made, first) => {
+        for (const [at, target] of made.entries()) {
+          const i = missing[first + at];
+          known[i] = target;
+          // Only a convenience: a full disk must not end a run.
+          await writeTarget(paths[i], target).catch(() => {});
+        }
+      });
       return known as Target[];
     },
     taken() {

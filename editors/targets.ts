@@ -1,6 +1,7 @@
 /**
- * Target optimisation: the vector δ that, added to the MLP's output at the subject's last token, makes the
- * model say the target (ROME's v*, Meng et al. 2022 section 3.1 equation 4; guide section 1.4).
+ * Target optimisation: the vector δ that, added to the stream at the subject's last token, makes the model say
+ * the target (ROME's v*, Meng et al. 2022 section 3.1 equation 4; MEMIT's z, Meng et al. 2023 equation 16; guide
+ * section 1.4).
  *
  *   L(δ) = mean over contexts of −log p(target) + kl·KL(p_δ ‖ p_0) at "{subject}" + wd·‖δ‖/‖v0‖²
  *
@@ -10,49 +11,57 @@
  * by causality (guide section 14, savings 1–6 and 8).
  */
 import { GpuError } from "../engine/gpu/errors.ts";
-import { finalNorm, forward, type Model, weight } from "../engine/models/model.ts";
-import { createCache, packRows, type Rows, selectRows, type Sequence } from "../engine/models/rows.ts";
-import type { Hook, Site } from "../engine/models/sites.ts";
-import { type Ctx, Tape, temp } from "../engine/ops/context.ts";
-import { fill } from "../engine/ops/elementwise.ts";
-import { adam, advance, normPenalty, projectBall } from "../engine/ops/optim.ts";
-import { addToRows, capture, gatherRows, groupMean, scatterRows } from "../engine/ops/rows.ts";
-import { stopRule, type StopState } from "../engine/ops/stop_rule.ts";
-import { logits, logSoftmax, vocabLoss } from "../engine/ops/vocab_loss.ts";
-import { createTensor, freeTensor, reshape, storageOf, type Tensor } from "../engine/tensor/tensor.ts";
-import { fromHost, readTensors } from "../engine/tensor/transfer.ts";
+import { InputError } from "../engine/io/errors.ts";
+import type { Model } from "../engine/models/model.ts";
+import { estimateEdit } from "./estimate.ts";
 import type { TokenisedPrompt } from "./requests.ts";
+import { PARTS, partsOf } from "./target_items.ts";
+import { Workspace } from "./target_workspace.ts";
 
-/** One edit as token ids. */
-export interface TargetRequest {
+/** A prompt in its contexts, and how it should go on. */
+export interface TargetPart {
   /** The prompt after each context, the bare one first. */
   prompts: TokenisedPrompt[];
   /** Ids of the wanted continuation. */
   target: number[];
+}
+
+/** One edit as token ids. */
+export interface TargetRequest extends TargetPart {
   /** "{subject} is a"; only the tokens up to the subject's last matter. */
   kl: TokenisedPrompt;
+  /** More prompts about the subject that the same δ must serve, each with its target. */
+  also?: TargetPart[];
 }
 
 /** Hyper-parameters of the optimisation, under the names that the field's files use. */
 export interface TargetOptions {
-  /** The layer whose MLP output δ is added to. */
+  /** The layer whose MLP output, or what is the same its block's output, δ is added to. */
   layer: number;
   v_num_grad_steps: number;
   v_lr: number;
   v_weight_decay: number;
   clamp_norm_factor: number;
   kl_factor: number;
+  /** Multiplies the NLL (PMET). Default 1. */
+  nll_loss_factor?: number;
   /** Stop below this loss. Default 0.05, the reference's. */
   threshold?: number;
+  /** What v0 and `outputs` are: the MLP's output (ROME, PMET) or the block's (MEMIT). Default "mlp". */
+  reference?: "mlp" | "block";
+  /** A second δ is added to the attention's output of the layer and optimised beside it (PMET). */
+  attention?: boolean;
+  /** Device memory of edits optimised together, MiB; more edits go in several batches. Default unlimited. */
+  work_mib?: number;
 }
 
 /** The result of one edit. */
 export interface Target {
   /** δ [D] */
   delta: Float32Array;
-  /** MLP output at the bare prompt's subject-last, [D]. */
+  /** The reference vector at the bare prompt's subject-last, [D]. */
   v0: Float32Array;
-  /** MLP outputs at every context's subject-last, [D] each. */
+  /** The same at every context's subject-last, [D] each, part after part. */
   outputs: Float32Array[];
   /** Keys k_j: inputs of the down projection at every context's subject-last, [F] each. */
   keys: Float32Array[];
@@ -60,23 +69,87 @@ export interface Target {
   losses: { nll: number; kl: number; wd: number }[];
 }
 
-const PARTS = 3;
-
 /**
- * Optimises the targets of all requests together. Waits for the GPU twice.
- * @throws {GpuError} when a loss is not finite, naming edit and step
+ * Optimises the targets of all requests, as many together as the memory budget holds. Waits for the GPU twice a
+ * batch.
+ * @param onBatch is given the targets of each batch as it is done
+ * @throws {GpuError} when a loss is not finite, naming edit and step; {InputError} when one edit alone is over
+ *   the budget
  */
 export async function optimiseTargets(
   model: Model,
   requests: readonly TargetRequest[],
   options: TargetOptions,
+  onBatch?: (made: readonly Target[], first: number) => void | Promise<void>,
 ): Promise<Target[]> {
-  using work = new Workspace(model, requests, options.layer);
-  const { keys, outputs } = await work.prepare();
-  const contexts = requests.map((r) => r.prompts.length);
+  const targets: Target[] = [];
+  for (const batch of targetBatches(model, requests, options)) {
+    const made = await optimiseBatch(model, batch, options, targets.length);
+    await onBatch?.(made, targets.length);
+    targets.push(...made);
+  }
+  return targets;
+}
+
+/**
+ * Requests in order, as many a batch as fit the budget and the device's largest binding.
+ * @throws {InputError} when one alone is over the budget
+ */
+export function targetBatches(
+  { dims, gpu }: Pick<Model, "dims" | "gpu">,
+  requests: readonly TargetRequest[],
+  { layer, v_num_grad_steps: steps, attention = false, work_mib: budget = Infinity }: TargetOptions,
+): TargetRequest[][] {
+  const from = attention ? layer - 1 : layer;
+  const widest = 4 * Math.max(dims.inner, 3 * dims.width);
+  const largest = Math.min(gpu.limits.maxBufferSize, gpu.limits.maxStorageBufferBindingSize);
+  const batches: TargetRequest[][] = [];
+  let bytes = 0, rows = 0;
+  for (const [i, request] of requests.entries()) {
+    const estimate = estimateEdit(dims, request, { layer: from, steps });
+    const mib = estimate.workBytes / 2 ** 20;
+    if (mib > budget) {
+      throw new InputError(
+        `The target of edit ${i}${textOf(request)} needs about ${
+          Math.ceil(mib)
+        } MiB, more than the ${budget} allowed`,
+        { hint: "Raise work_mib" },
+      );
+    }
+    bytes += estimate.workBytes;
+    rows += estimate.prepareRows;
+    const fits = bytes <= budget * 2 ** 20 && rows * widest <= largest;
+    if (fits && batches.length) batches.at(-1)!.push(request);
+    else {
+      batches.push([request]);
+      [bytes, rows] = [estimate.workBytes, estimate.prepareRows];
+    }
+  }
+  return batches;
+}
+
+/** @param before edits of earlier batches, for error texts */
+async function optimiseBatch(
+  model: Model,
+  requests: readonly TargetRequest[],
+  options: TargetOptions,
+  before: number,
+): Promise<Target[]> {
+  using work = new Workspace(model, requests, options);
+  const { keys, outputs, attention } = await work.prepare();
+  const contexts = requests.map((r) => partsOf(r).reduce((n, part) => n + part.prompts.length, 0));
   const firsts = contexts.map((_, e) => contexts.slice(0, e).reduce((a, b) => a + b, 0));
   const v0 = firsts.map((first) => outputs[first]);
-  const { deltas, history, taken } = await work.optimise(v0, options);
+  const beside = attention && firsts.map((first) => attention[first]);
+  const { deltas, history, taken, bad } = await work.optimise(beside ? [v0, beside] : [v0]);
+  const failed = bad.findIndex((step) => step > 0);
+  if (failed >= 0) {
+    throw new GpuError(
+      `The loss of edit ${before + failed}${textOf(requests[failed])} is not finite at step ${
+        bad[failed] - 1
+      }`,
+    );
+  }
   return requests.map((_, e) => ({
     delta: deltas[e],
     v0: v0[e],
@@ -89,268 +162,7 @@ export async function optimiseTargets(
   }));
 }
 
-/** A sequence of the batch: a context's prompt with the target, or a KL prompt. */
-interface Item extends Sequence {
-  edit: number;
-  kind: "nll" | "kl";
-  /** Position of the subject's last token: the first live one. */
-  lookup: number;
-  slot: number;
-  ids: number[];
-}
-
-class Workspace implements Disposable {
-  #model: Model;
-  #layer: number;
-  #requests: readonly TargetRequest[];
-  #items: Item[];
-  #owned: Tensor[] = [];
-  #cache;
-  #live: Rows;
-  #stream!: Tensor;
-
-  constructor(model: Model, requests: readonly TargetRequest[], layer: number) {
-    this.#model = model;
-    this.#layer = layer;
-    this.#requests = requests;
-    this.#items = itemsOf(requests);
-    const { gpu, dims } = model;
-    const slots = this.#items.reduce((n, item) => n + item.ids.length, 0);
-    const width = dims.kvHeads * dims.headDim;
-    this.#cache = createCache(gpu, { layers: dims.layers, from: layer + 1, slots, width });
-    this.#live = packRows(gpu, this.#items.map((item) => ({ ...item, from: item.lookup })), this.#packing);
-  }
-
-  get #packing() {
-    return { cached: true, windows: this.#model.dims.windows };
-  }
-
-  #own(t: Tensor): Tensor {
-    this.#owned.push(t);
-    return t;
-  }
-
-  #u32(label: string, values: readonly number[]): Tensor {
-    return this.#own(fromHost(this.#model.gpu, label, [values.length], Uint32Array.from(values)));
-  }
-
-  #f32(label: string, values: readonly number[]): Tensor {
-    return this.#own(fromHost(this.#model.gpu, label, [values.length], Float32Array.from(values)));
-  }
-
-  #zeros(label: string, shape: number[], dtype: "f32" | "u32" = "f32"): Tensor {
-    return this.#own(createTensor(this.#model.gpu, label, shape, { dtype }));
-  }
-
-  /** Everything that δ does not change: keys, MLP outputs, live rows of the stream, cached keys and values. */
-  async prepare(): Promise<{ keys: Float32Array[]; outputs: Float32Array[] }> {
-    const model = this.#model, layer = this.#layer;
-    const { gpu, dims } = model;
-    const items = this.#items;
-    const nll = items.flatMap((item, i) => item.kind === "nll" ? [i] : []);
-    using all = packRows(gpu, items, { windows: dims.windows });
-    const lookups = this.#u32("lookups", nll.map((i) => all.rowOf(i, items[i].lookup)));
-    const keys = this.#zeros("keys", [nll.length, dims.inner]);
-    const outputs = this.#zeros("mlp outputs", [nll.length, dims.width]);
-    const liveRows = this.#live.places.map(({ sequence, position }) => all.rowOf(sequence, position));
-    this.#stream = this.#zeros("live stream", [liveRows.length, dims.width]);
-    const liveIndex = this.#u32("live rows", liveRows);
-
-    const ctx: Ctx = { gpu, r: gpu.recorder() };
-    const reading =
-      (index: Tensor, into: Tensor): Hook => (ctx, value) => (capture(ctx, value, index, into), value);
-    const hooks = new Map<Site, Hook>([
-      [`layer.${layer}.mlp.key`, reading(lookups, keys)],
-      [`layer.${layer}.mlp.out`, reading(lookups, outputs)],
-    ]);
-    const h = forward(ctx, model, all, { to: layer + 1, hooks });
-    capture(ctx, h, liveIndex, this.#stream);
-    this.#cachePrefixes(ctx, all, h);
-    using plan = ctx.r.finish("prepare targets");
-    plan.run();
-    const [k, v] = await readTensors(gpu, keys, outputs) as Float32Array[];
-    return { keys: rowsOf(k, dims.inner), outputs: rowsOf(v, dims.width) };
-  }
-
-  /** Runs the layers above the edited one on the tokens before each lookup, for their keys and values. */
-  #cachePrefixes(ctx: Ctx, all: Rows, h: Tensor): void {
-    const { gpu, dims } = this.#model;
-    const prefixes = this.#items.filter((item) => item.lookup > 0 && this.#layer + 1 < dims.layers)
-      .map((item) => ({ ...item, ids: item.ids.slice(0, item.lookup) }));
-    if (prefixes.length === 0) return;
-    const rows = packRows(gpu, prefixes, this.#packing);
-    this.#disposables.push(rows);
-    const index = prefixes.flatMap((item) => {
-      const first = all.rowOf(this.#items.findIndex((i) => i.slot === item.slot), 0);
-      return item.ids.map((_, t) => first + t);
-    });
-    const input = temp(ctx, "prefix stream", [index.length, dims.width]);
-    capture(ctx, h, this.#u32("prefix rows", index), input);
-    // The last block is only needed for its keys and values: one row through the rest of it is the least.
-    const select = selectRows(gpu, rows, [0], prefixes, this.#packing);
-    this.#disposables.push(select);
-    forward(ctx, this.#model, rows, { from: this.#layer + 1, input, cache: this.#cache, select });
-  }
-
-  #disposables: Disposable[] = [];
-
-  /** log p_0 after each KL prompt, [edits, vocab]: one forward of the KL rows with δ = 0. */
-  #klReference(ctx: Ctx): Tensor {
-    const { gpu, dims } = this.#model;
-    const kl = this.#items.flatMap((item, i) => item.kind === "kl" ? [{ item, i }] : []);
-    const sequences = kl.map(({ item }) => ({ ...item, from: item.lookup }));
-    const rows = packRows(gpu, sequences, this.#packing);
-    this.#disposables.push(rows);
-    const index = this.#u32("kl rows", kl.map(({ item, i }) => this.#live.rowOf(i, item.lookup)));
-    const input = temp(ctx, "kl stream", [kl.length, dims.width]);
-    capture(ctx, this.#stream, index, input);
-    const h = forward(ctx, this.#model, rows, { from: this.#layer + 1, input, cache: this.#cache });
-    const reference = this.#zeros("kl reference", [kl.length, dims.vocab]);
-    logSoftmax(ctx, logits(ctx, finalNorm(ctx, this.#model, h), weight(this.#model, "head")), reference);
-    return reference;
-  }
-
-  /** The loop: one recorded step replayed, everything about it on the device. */
-  async optimise(v0: Float32Array[], options: TargetOptions) {
-    const model = this.#model;
-    const { gpu, dims } = model;
-    const items = this.#items;
-    const edits = this.#requests.length;
-    const steps = options.v_num_grad_steps;
-    const norms = v0.map((v) => Math.hypot(...v));
-
-    const setup: Ctx = { gpu, r: gpu.recorder() };
-    const reference = this.#klReference(setup);
-    using before = setup.r.finish("kl reference");
-    before.run();
-
-    const delta = this.#zeros("delta", [edits, dims.width]);
-    const m = this.#zeros("adam m", [edits, dims.width]);
-    const v = this.#zeros("adam v", [edits, dims.width]);
-    const clock = this.#zeros("adam clock", [1], "u32");
-    const radius = this.#f32("clamp radius", norms.map((n) => options.clamp_norm_factor * n));
-    const decay = this.#f32("weight decay", norms.map((n) => options.v_weight_decay / (n * n)));
-    const state: StopState = {
-      terms: this.#zeros("loss terms", [edits, PARTS]),
-      active: this.#u32("active", Array(edits).fill(1)),
-      taken: this.#zeros("steps taken", [edits], "u32"),
-      bad: this.#zeros("bad steps", [edits], "u32"),
-      history: this.#zeros("loss history", [steps, edits, PARTS]),
-      step: this.#zeros("step", [1], "u32"),
-      gate: this.#zeros("gate", [1], "u32"),
-    };
-
-    const places = this.#lossRows();
-    const select = selectRows(gpu, this.#live, places.map((p) => p.row), items, this.#packing);
-    this.#disposables.push(select);
-    const targets = this.#u32("targets", places.map((p) => p.target));
-    const weights = this.#f32("loss weights", places.map((p) => p.kl ? options.kl_factor : p.weight));
-    // Row losses go to the terms [edit, part]: part 0 is the NLL, 1 the KL, 2 the weight decay.
-    const group = this.#u32("loss groups", places.map((p) => p.edit * PARTS + (p.kl ? 1 : 0)));
-    const ones = this.#f32("ones", places.map(() => 1));
-    const lookupRows = this.#u32("lookup rows", items.map((item, i) => this.#live.rowOf(i, item.lookup)));
-    const lookupEdits = this.#u32("lookup edits", items.map((item) => item.edit));
-
-    const tape = new Tape();
-    const ctx: Ctx = { gpu, r: gpu.recorder(), tape };
-    ctx.r.gated(storageOf(state.gate), () => {
-      tape.require(delta);
-      const h0 = addToRows(ctx, this.#stream, lookupRows, lookupEdits, delta);
-      // Above the last layer there is no block to do the selecting.
-      const h = this.#layer + 1 === dims.layers
-        ? gatherRows(ctx, h0, select.index)
-        : forward(ctx, model, this.#live, { from: this.#layer + 1, input: h0, cache: this.#cache, select });
-      const loss = vocabLoss(ctx, finalNorm(ctx, model, h), weight(model, "head"), {
-        targets,
-        weights,
-        kl: { rows: edits, reference },
-      });
-      groupMean(
-        ctx,
-        reshape(loss, [places.length, 1]),
-        group,
-        ones,
-        reshape(state.terms, [edits * PARTS, 1]),
-      );
-      const noGradient = temp(ctx, "unused gradient", [edits, dims.width]);
-      fill(ctx, noGradient, 0);
-      const wd = temp(ctx, "weight decay loss", [edits]);
-      fill(ctx, wd, 0);
-      normPenalty(ctx, { delta, coefficient: decay, loss: wd, grad: noGradient });
-      this.#noteDecay(ctx, wd, state.terms);
-      stopRule(ctx, state, options.threshold ?? 0.05);
-      tape.backward();
-      const grad = tape.grad(delta)!;
-      normPenalty(ctx, { delta, coefficient: decay, loss: wd, grad });
-      advance(ctx, clock);
-      adam(ctx, { param: delta, grad, m, v, step: clock, lr: options.v_lr, active: state.active });
-      projectBall(ctx, delta, radius, state.active);
-    });
-    using loop = ctx.r.finish("optimise targets");
-    loop.run(steps);
-    const [d, history, taken, bad] = await readTensors(gpu, delta, state.history, state.taken, state.bad);
-    const failed = (bad as Uint32Array).findIndex((step) => step > 0);
-    if (failed >= 0) {
-      throw new GpuError(
-        `The loss of edit ${failed} is not finite at step ${(bad as Uint32Array)[failed] - 1}`,
-      );
-    }
-    return {
-      deltas: rowsOf(d as Float32Array, dims.width),
-      history: history as Float32Array,
-      taken: taken as Uint32Array,
-    };
-  }
-
-  #noteDecay(ctx: Ctx, wd: Tensor, terms: Tensor): void {
-    const edits = this.#requests.length;
-    const index = this.#u32("decay terms", Array.from({ length: edits }, (_, e) => e * PARTS + 2));
-    scatterRows(ctx, reshape(wd, [edits, 1]), index, reshape(terms, [edits * PARTS, 1]));
-  }
-
-  /** Loss rows in ascending order, all NLL rows before all KL rows. */
-  #lossRows() {
-    return this.#items.flatMap((item, i) => {
-      const request = this.#requests[item.edit];
-      if (item.kind === "kl") {
-        return [{ row: this.#live.rowOf(i, item.lookup), edit: item.edit, target: 0, weight: 0, kl: true }];
-      }
-      const { target, prompts } = request;
-      const first = item.ids.length - target.length;
-      return target.map((id, t) => ({
-        row: this.#live.rowOf(i, first + t),
-        edit: item.edit,
-        target: id,
-        weight: 1 / (target.length * prompts.length),
-        kl: false,
-      }));
-    });
-  }
-
-  [Symbol.dispose](): void {
-    this.#owned.forEach((t) => freeTensor(this.#model.gpu, t));
-    this.#disposables.forEach((d) => d[Symbol.dispose]());
-    this.#cache[Symbol.dispose]();
-    this.#live[Symbol.dispose]();
-  }
-}
-
-/** All NLL sequences edit by edit, then all KL sequences; slots one after another. */
-function itemsOf(requests: readonly TargetRequest[]): Item[] {
-  let slot = 0;
-  const item = (edit: number, kind: Item["kind"], ids: number[], lookup: number): Item => {
-    const made = { edit, kind, ids, lookup, slot };
-    slot += ids.length;
-    return made;
-  };
-  return [
-    ...requests.flatMap(({ prompts, target }, edit) =>
-      prompts.map((p) => item(edit, "nll", [...p.ids, ...target.slice(0, -1)], p.subjectLast))
-    ),
-    ...requests.map(({ kl }, edit) => item(edit, "kl", kl.ids.slice(0, kl.subjectLast + 1), kl.subjectLast)),
-  ];
-}
-
-function rowsOf(flat: Float32Array, width: number): Float32Array[] {
-  return Array.from({ length: flat.length / width }, (_, i) => flat.slice(i * width, (i + 1) * width));
+/** The prompt in error texts, where there is one. */
+function textOf({ prompts: [{ text }] }: TargetRequest): string {
+  return text ? ` ("${text}")` : "";
 }

@@ -11,6 +11,7 @@
  */
 import { denseDelta, type Edit } from "../editors/edit.ts";
 import type { Hparams } from "../editors/hparams.ts";
+import { EditMemory, readMemory, writeMemory } from "../editors/memory.ts";
 import type { Method } from "../editors/methods.ts";
 import type { Statistics } from "../editors/statistics.ts";
 import { GpuError } from "../engine/gpu/errors.ts";
@@ -62,6 +63,8 @@ interface Run extends RunOptions {
   /** Fingerprint of the unedited weights. */
   unedited: string;
   targets?: TargetCache;
+  /** What the edits so far asked to remember, in sequential protocols. */
+  memory?: EditMemory;
   drifting?: DriftBaseline;
   guarding?: GuardBaseline;
   /** The edits so far, in sequential protocols. */
@@ -100,6 +103,7 @@ export async function runCases(
     folder,
     unedited,
     layers,
+    memory: sequential ? new EditMemory() : undefined,
     targets: options.cacheTargets && !sequential ? targetCache(model, unedited) : undefined,
     baselines: new Baselines(model, cases, { ...options, weights: unedited }),
     drifting,
@@ -122,7 +126,7 @@ export async function runCases(
 }
 
 /** Lays the edit of an earlier session on the model again. */
-async function relay({ folder, layers }: Run, group: readonly EditCase[]): Promise<void> {
+async function relay({ folder, layers, memory }: Run, group: readonly EditCase[]): Promise<void> {
   const { failed, firewall } = folder.lines.get(group[0].id)!.edit;
   if (failed !== undefined || firewall?.refused !== undefined) return;
   const patch = await readPatch(folder.editPath(group[0].index));
@@ -130,6 +134,8 @@ async function relay({ folder, layers }: Run, group: readonly EditCase[]): Promi
     if (delta.kind === "dense") return denseDelta(delta.role, delta.values);
     return { role: delta.role, rank: delta.ranks.length, left: delta.left, right: delta.right };
   }));
+  const path = folder.memoryPath(group[0].index);
+  if (await Deno.stat(path).then(() => true, () => false)) memory!.add(await readMemory(path));
 }
 
 /** Edits a group and reads its cases before and after. */
@@ -160,6 +166,10 @@ async function runGroup(run: Run, group: readonly EditCase[]): Promise<CaseLine[
   // The edit first: a group counts as done when its lines are there.
   if (layers && made.edit) {
     await writePatch(run.folder.editPath(group[0].index), await patchOf(model, made.edit));
+    if (made.edit.memory) {
+      await writeMemory(run.folder.memoryPath(group[0].index), made.edit.memory);
+      run.memory!.add(made.edit.memory);
+    }
   }
 
   const costs = phases.shared(group.length);
@@ -201,10 +211,10 @@ interface Made {
 }
 
 async function makeEdit(run: Run, group: readonly EditCase[]): Promise<Made> {
-  const { model, method, hparams, statistics, seed, targets, budgets, guarding } = run;
+  const { model, method, hparams, statistics, seed, targets, memory, budgets, guarding } = run;
   try {
     const requests = group.flatMap((one) => one.requests);
-    const whole = await method.run(model, requests, { hparams, statistics, seed, targets });
+    const whole = await method.run(model, requests, { hparams, statistics, seed, targets, memory });
     const cached = targets?.taken() ?? 0;
     const guarded = budgets && await guard(model, whole, budgets, guarding!);
     const refused = guarded?.refused;

@@ -19,6 +19,8 @@ export interface RunFolder {
   appendRetained(line: RetainedLine): Promise<void>;
   /** Where the patch of the edit that ends with a case is kept, in sequential runs. */
   editPath(first: CaseLine["index"]): string;
+  /** Where what that edit asked to remember is kept, for methods that do. */
+  memoryPath(first: CaseLine["index"]): string;
   finish(summary: Summary): Promise<void>;
 }
 
@@ -63,6 +65,7 @@ export async function openRunFolder(path: string, config: RunConfig, resume: boo
     append: (lines) => append(file("cases.jsonl"), lines),
     appendRetained: (line) => append(file("retained.jsonl"), [line]),
     editPath: (first) => join(path, "edits", `${String(first).padStart(6, "0")}.safetensors`),
+    memoryPath: (first) => join(path, "edits", `${String(first).padStart(6, "0")}.memory.safetensors`),
     finish: (summary) => writeFileAtomic(file("summary.json"), JSON.stringify(summary, null, 2) + "\n"),
   };
 }

@@ -30,8 +30,11 @@ export interface Cell {
    * the number of layers only the head is left.
    */
   from: number;
-  /** Where the token's row at `from` comes from: the clean run, or the corrupted run with one module restored. */
-  start: "clean" | Module;
+  /**
+   * Where the token's row at `from` comes from: the clean run, or the corrupted run with one module restored; or
+   * all rows from another cell, which has the same windows up to there.
+   */
+  start: "clean" | Module | Cell;
   /** Module outputs at the token that are put in place in layers [from, to). */
   hold?: { module: Module; run: "clean" | "corrupted"; to: number };
 }
@@ -54,6 +57,7 @@ export function cellsOf(
   const out: Cell[] = [];
   for (let token = first; token < tokens; token++) {
     const known = new Map<string, Cell>();
+    let widest: Cell | undefined;
     for (let layer = 0; layer < layers; layer++) {
       const made = cellAt(kind, token, layer, layers, window);
       const key = `${made.from}:${made.hold?.to}`;
@@ -62,10 +66,20 @@ export function cellsOf(
       else if (made.from < layers || token === tokens - 1) {
         known.set(key, made);
         out.push(made);
+        if (made.from === 1) widest = made;
       }
     }
+    if (kind === "mlp" || kind === "attn") known.forEach((cell) => shareStart(cell, widest!));
   }
   return out;
+}
+
+/** Windows that begin at layer 0 are one run up to where they end. */
+function shareStart(cell: Cell, widest: Cell): void {
+  if (cell.from > 1 || cell === widest) return;
+  cell.from = cell.hold!.to;
+  cell.start = widest;
+  cell.hold = undefined;
 }
 
 function cellAt(kind: TraceKind, token: number, layer: number, layers: number, window: number): Cell {
@@ -81,23 +95,27 @@ function cellAt(kind: TraceKind, token: number, layer: number, layers: number, w
 }
 
 /**
- * Cuts cells into groups that run together, each by the layer where it begins, and of at most so many rows
- * unless one cell alone has more.
+ * Cuts cells into groups that run together, in the order in which they join, and of at most so many rows unless
+ * a cell with those that begin from it has more.
  */
 export function groupCells(
   cells: readonly Cell[],
   rowsOf: (cell: Cell) => number,
   maxRows: number,
 ): Cell[][] {
+  const families = [...Map.groupBy(cells, (cell) => typeof cell.start === "object" ? cell.start : cell)];
   const groups: Cell[][] = [];
   let rows = Infinity;
-  for (const cell of cells.toSorted((a, b) => a.from - b.from)) {
-    if (rows + rowsOf(cell) > maxRows) {
+  for (const [, family] of families.sort(([a], [b]) => a.from - b.from)) {
+    const more = family.reduce((sum, cell) => sum + rowsOf(cell), 0);
+    if (rows + more > maxRows) {
       groups.push([]);
       rows = 0;
     }
-    groups.at(-1)!.push(cell);
-    rows += rowsOf(cell);
+    groups.at(-1)!.push(...family);
+    rows += more;
   }
-  return groups;
+  // At one layer, those that begin from another cell come last.
+  const late = ({ start }: Cell) => +(typeof start === "object");
+  return groups.map((group) => group.sort((a, b) => a.from - b.from || late(a) - late(b)));
 }

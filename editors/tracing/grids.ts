@@ -154,7 +154,7 @@ async function runCells(
   for (let layer = cells[0].from; layer < layers; layer++) {
     const joining = parts.slice(live).filter(({ cell }) => cell.from === layer);
     if (joining.length) {
-      h = join(ctx, h, joinStream(ctx, u32, runs, layer, joining, T), u32);
+      h = joinParts(ctx, u32, runs, layer, h, { parts, joining }, T);
       live += joining.length;
       rows = owned.use(packRows(gpu, sequences.slice(0, live), packing));
     }
@@ -189,7 +189,7 @@ async function runCells(
     h = forward(ctx, model, rows!, { from: layer, to: layer + 1, input: h, cache, hooks, select });
   }
   const late = parts.slice(live);
-  if (late.length) h = join(ctx, h, joinStream(ctx, u32, runs, layers, late, T), u32);
+  if (late.length) h = joinParts(ctx, u32, runs, layers, h, { parts, joining: late }, T);
   const n = parts.length;
   const logProbs = own(createTensor(gpu, "log-probabilities", [n]));
   const best = own(createTensor(gpu, "likeliest tokens", [n], { dtype: "u32" }));
@@ -219,10 +219,33 @@ function partsOf(cells: readonly Cell[], tokens: number, samples: number): Part[
   );
 }
 
+type Upload = (label: string, values: readonly number[]) => Tensor;
+
+/** The stream entering a layer with the rows of parts that begin there. */
+function joinParts(
+  ctx: Ctx,
+  u32: Upload,
+  runs: Runs,
+  layer: number,
+  h: Tensor | undefined,
+  { parts, joining }: { parts: readonly Part[]; joining: readonly Part[] },
+  tokens: number,
+): Tensor {
+  const fresh = joining.filter(({ cell }) => typeof cell.start === "string");
+  const all = fresh.length ? join(ctx, h, joinStream(ctx, u32, runs, layer, fresh, tokens), u32) : h!;
+  const shared = joining.slice(fresh.length);
+  if (shared.length === 0) return all;
+  const rows = shared.flatMap(({ cell, run }) => {
+    const from = parts.find((part) => part.cell === cell.start && part.run === run)!;
+    return Array.from({ length: tokens - cell.token }, (_, i) => from.row + i);
+  });
+  return join(ctx, all, gatherRows(ctx, all, u32("rows of other cells", rows)), u32);
+}
+
 /** The stream entering a layer of parts that begin there: the restored row, then the corrupted run's. */
 function joinStream(
   ctx: Ctx,
-  u32: (label: string, values: readonly number[]) => Tensor,
+  u32: Upload,
   runs: Runs,
   layer: number,
   parts: readonly Part[],
@@ -253,7 +276,7 @@ function join(
   ctx: Ctx,
   above: Tensor | undefined,
   below: Tensor,
-  u32: (label: string, values: readonly number[]) => Tensor,
+  u32: Upload,
 ): Tensor {
   if (!above) return below;
   const [n, width] = above.shape, m = below.shape[0];

@@ -157,7 +157,7 @@ Deno.test("romeUpdate() divides by the key that its variant is solved for", asyn
 
 const EDITS: EditRequest[] = [
   { prompt: "The mother tongue of {} is", subject: "Danielle", target: "English" },
-  { prompt: "The mother tongue of {} is", subject: "Danielle", target: "French" },
+  { prompt: "The mother tongue of {} is", subject: "Maria", target: "French" },
 ];
 
 const hparamsOf = (more: Partial<RomeHparams> = {}): RomeHparams =>

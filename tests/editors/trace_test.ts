@@ -79,7 +79,7 @@ Deno.test("cellsOf() leaves out what cannot differ and joins windows that are eq
   assert.equal(states.length, 5 + 5 + 6);
   assert.ok(states.every(({ token, from }) => token >= 2 && (from < 6 || token === 4)));
   const windows = cellsOf("mlp", shape);
-  // [0, 5) is layer 0's; layers 1 to 5 have [0, 6).
+  // [0, 5) is layer 0's; layers 1 to 5 have [0, 6), which is the same run up to layer 5.
   assert.deepEqual(windows.filter(({ token }) => token === 3).map(({ layers }) => layers), [[0], [
     1,
     2,
@@ -87,6 +87,11 @@ Deno.test("cellsOf() leaves out what cannot differ and joins windows that are eq
     4,
     5,
   ]]);
+  const [first, rest] = windows.filter(({ token }) => token === 3);
+  assert.deepEqual([rest.from, rest.start, rest.hold?.to], [1, "mlp", 6]);
+  assert.deepEqual([first.from, first.start === rest, first.hold], [5, true, undefined]);
+  const [group] = groupCells([first, rest], () => 10, 5);
+  assert.deepEqual(group, [rest, first], "they run together, whatever their rows");
 });
 
 Deno.test("groupCells() cuts by rows, in the order of layers", () => {
