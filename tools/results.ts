@@ -34,11 +34,12 @@ async function summaryOf({ folder }: PlannedRun): Promise<Summary | undefined> {
   return text === undefined ? undefined : JSON.parse(text);
 }
 
-async function make({ folder, method, batch, sequential, limit }: PlannedRun): Promise<void> {
+async function make({ folder, method, batch, sequential, limit, set }: PlannedRun): Promise<void> {
   const options = [
     ...["--model", flags.model, "--dataset", flags.dataset, "--method", method, "--batch", String(batch)],
     ...["--metrics", flags.drift ? "drift" : "none", "--out", `${flags.out}/${folder}`, "--resume"],
     ...(limit === undefined ? [] : ["--limit", String(limit)]),
+    ...(set === undefined ? [] : ["--set", set]),
     sequential ? "--sequential" : "--cache-targets",
   ];
   const cli = new URL("../cli.ts", import.meta.url).pathname;
