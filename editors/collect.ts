@@ -139,7 +139,10 @@ function watchedOf({ next, looks, keys, last }: CollectState) {
   return { next, looks: looks.map((l) => [...l]), keys, last };
 }
 
-/** One forward over whole documents, up to the last wanted layer; its keys go into the sums on the device. */
+/** Ends the recording of a forward pass at the last wanted key: nobody reads what its layer makes of it. */
+const RECORDED = Symbol("all keys are recorded");
+
+/** One forward over whole documents, up to the last wanted keys; they go into the sums on the device. */
 async function addBatch(
   model: LoadedModel,
   documents: readonly number[][],
@@ -154,14 +157,20 @@ async function addBatch(
     : undefined;
   const ctx: Ctx = { gpu, r: gpu.recorder() };
   const hooks = new Map<Site, Hook>();
+  const highest = Math.max(...layers);
   layers.forEach((layer, i) =>
     hooks.set(`layer.${layer}.mlp.key`, (ctx, keys) => {
       moments[i].add(ctx.r, keys);
       if (probes) capture(ctx, keys, undefined, probes[i]);
+      if (layer === highest) throw RECORDED;
       return keys;
     })
   );
-  forward(ctx, model, rows, { to: Math.max(...layers) + 1, hooks });
+  try {
+    forward(ctx, model, rows, { to: highest + 1, hooks });
+  } catch (stop) {
+    if (stop !== RECORDED) throw stop;
+  }
   using plan = ctx.r.finish("collect statistics");
   plan.run();
   if (probes) {

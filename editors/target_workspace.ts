@@ -4,29 +4,24 @@
  */
 import { InputError } from "../engine/io/errors.ts";
 import { finalNorm, forward, type Model, weight } from "../engine/models/model.ts";
-import { createCache, packRows, type Rows, selectRows } from "../engine/models/rows.ts";
+import { createCache, type KvCache, packRows, type Rows, selectRows } from "../engine/models/rows.ts";
 import type { Hook, Site } from "../engine/models/sites.ts";
-import { type Ctx, Tape, temp } from "../engine/ops/context.ts";
-import { fill } from "../engine/ops/elementwise.ts";
-import { adam, advance, normPenalty, projectBall } from "../engine/ops/optim.ts";
-import { addToRows, capture, gatherRows, groupMean, scatterRows } from "../engine/ops/rows.ts";
-import { stopRule, type StopState } from "../engine/ops/stop_rule.ts";
-import { logits, logSoftmax, vocabLoss } from "../engine/ops/vocab_loss.ts";
-import { createTensor, freeTensor, reshape, storageOf, type Tensor } from "../engine/tensor/tensor.ts";
-import { fromHost, readTensors } from "../engine/tensor/transfer.ts";
-import { itemsOf, lossRowsOf, PARTS, type TargetItem } from "./target_items.ts";
+import { type Ctx, temp } from "../engine/ops/context.ts";
+import { capture } from "../engine/ops/rows.ts";
+import type { StopState } from "../engine/ops/stop_rule.ts";
+import { logits, logSoftmax } from "../engine/ops/vocab_loss.ts";
+import type { Tensor } from "../engine/tensor/tensor.ts";
+import { readTensors } from "../engine/tensor/transfer.ts";
+import { Scratch } from "./scratch.ts";
+import { itemsOf, PARTS, type TargetItem } from "./target_items.ts";
+import { type LiveItems, recordStep, type StepParts, type Variable } from "./target_step.ts";
 import type { TargetOptions, TargetRequest } from "./targets.ts";
 
-/** One optimised vector an edit, with what Adam keeps of it. */
-interface Variable {
-  /** δ and Adam's moments, [E, D] each. */
-  delta: Tensor;
-  m: Tensor;
-  v: Tensor;
-  /** [E]: ‖δ‖ at most, and the factor of ‖δ‖ in the loss. */
-  radius: Tensor;
-  decay: Tensor;
-}
+/**
+ * After how many steps it is looked who has stopped, and from how many rows of a step on: the steps of fewer rows
+ * are not worth the wait.
+ */
+const LOOK = { steps: 3, rows: 64 };
 
 /** One batch of edits on the device. */
 export class Workspace implements Disposable {
@@ -36,9 +31,8 @@ export class Workspace implements Disposable {
   #from: number;
   #requests: readonly TargetRequest[];
   #items: TargetItem[];
-  #owned: Tensor[] = [];
-  #disposables: Disposable[] = [];
-  #cache;
+  #scratch: Scratch;
+  #cache: KvCache;
   #live: Rows;
   #stream!: Tensor;
 
@@ -53,31 +47,17 @@ export class Workspace implements Disposable {
     this.#from = attention ? layer : layer + 1;
     this.#requests = requests;
     this.#items = itemsOf(requests);
+    this.#scratch = new Scratch(gpu);
     const slots = this.#items.reduce((n, item) => n + item.ids.length, 0);
     const width = dims.kvHeads * dims.headDim;
-    this.#cache = createCache(gpu, { layers: dims.layers, from: this.#from, slots, width });
-    this.#live = packRows(gpu, this.#items.map((item) => ({ ...item, from: item.lookup })), this.#packing);
+    this.#cache = this.#scratch.use(
+      createCache(gpu, { layers: dims.layers, from: this.#from, slots, width }),
+    );
+    this.#live = this.#scratch.use(packRows(gpu, this.#items.map(fromLookup), this.#packing));
   }
 
   get #packing() {
     return { cached: true, windows: this.#model.dims.windows };
-  }
-
-  #own(t: Tensor): Tensor {
-    this.#owned.push(t);
-    return t;
-  }
-
-  #u32(label: string, values: readonly number[]): Tensor {
-    return this.#own(fromHost(this.#model.gpu, label, [values.length], Uint32Array.from(values)));
-  }
-
-  #f32(label: string, values: readonly number[]): Tensor {
-    return this.#own(fromHost(this.#model.gpu, label, [values.length], Float32Array.from(values)));
-  }
-
-  #zeros(label: string, shape: number[], dtype: "f32" | "u32" = "f32"): Tensor {
-    return this.#own(createTensor(this.#model.gpu, label, shape, { dtype }));
   }
 
   /**
@@ -91,12 +71,12 @@ export class Workspace implements Disposable {
     const items = this.#items;
     const nll = items.flatMap((item, i) => item.kind === "nll" ? [i] : []);
     using all = packRows(gpu, items, { windows: dims.windows });
-    const lookups = this.#u32("lookups", nll.map((i) => all.rowOf(i, items[i].lookup)));
-    const keys = this.#zeros("keys", [nll.length, dims.inner]);
-    const outputs = this.#zeros("reference vectors", [nll.length, dims.width]);
-    const attention = both ? [this.#zeros("attention outputs", [nll.length, dims.width])] : [];
+    const lookups = this.#scratch.u32("lookups", nll.map((i) => all.rowOf(i, items[i].lookup)));
+    const keys = this.#scratch.zeros("keys", [nll.length, dims.inner]);
+    const outputs = this.#scratch.zeros("reference vectors", [nll.length, dims.width]);
+    const attention = both ? [this.#scratch.zeros("attention outputs", [nll.length, dims.width])] : [];
     const liveRows = this.#live.places.map(({ sequence, position }) => all.rowOf(sequence, position));
-    this.#stream = this.#zeros("live stream", [liveRows.length, dims.width]);
+    this.#stream = this.#scratch.zeros("live stream", [liveRows.length, dims.width]);
 
     const ctx: Ctx = { gpu, r: gpu.recorder() };
     const reading = (into: Tensor): Hook => (ctx, value) => (capture(ctx, value, lookups, into), value);
@@ -108,7 +88,7 @@ export class Workspace implements Disposable {
       [`layer.${this.#from}.in`, (_, value) => entering = value],
     ]);
     const h = forward(ctx, model, all, { to: layer + 1, hooks });
-    capture(ctx, entering ?? h, this.#u32("live rows", liveRows), this.#stream);
+    capture(ctx, entering ?? h, this.#scratch.u32("live rows", liveRows), this.#stream);
     this.#cachePrefixes(ctx, all, entering ?? h);
     using plan = ctx.r.finish("prepare targets");
     plan.run();
@@ -124,17 +104,17 @@ export class Workspace implements Disposable {
       .map((item) => ({ ...item, ids: item.ids.slice(0, item.lookup) }));
     if (prefixes.length === 0) return;
     const rows = packRows(gpu, prefixes, this.#packing);
-    this.#disposables.push(rows);
+    this.#scratch.use(rows);
     const sequenceOf = new Map(this.#items.map((item, i) => [item.slot, i]));
     const index = prefixes.flatMap((item) => {
       const first = all.rowOf(sequenceOf.get(item.slot)!, 0);
       return item.ids.map((_, t) => first + t);
     });
     const input = temp(ctx, "prefix stream", [index.length, dims.width]);
-    capture(ctx, h, this.#u32("prefix rows", index), input);
+    capture(ctx, h, this.#scratch.u32("prefix rows", index), input);
     // The last block is only needed for its keys and values: one row through the rest of it is the least.
     const select = selectRows(gpu, rows, [0], prefixes, this.#packing);
-    this.#disposables.push(select);
+    this.#scratch.use(select);
     forward(ctx, this.#model, rows, { from: this.#from, input, cache: this.#cache, select });
   }
 
@@ -144,12 +124,12 @@ export class Workspace implements Disposable {
     const kl = this.#items.flatMap((item, i) => item.kind === "kl" ? [{ item, i }] : []);
     const sequences = kl.map(({ item }) => ({ ...item, from: item.lookup }));
     const rows = packRows(gpu, sequences, this.#packing);
-    this.#disposables.push(rows);
-    const index = this.#u32("kl rows", kl.map(({ item, i }) => this.#live.rowOf(i, item.lookup)));
+    this.#scratch.use(rows);
+    const index = this.#scratch.u32("kl rows", kl.map(({ item, i }) => this.#live.rowOf(i, item.lookup)));
     const input = temp(ctx, "kl stream", [kl.length, dims.width]);
     capture(ctx, this.#stream, index, input);
     const h = forward(ctx, this.#model, rows, { from: this.#from, input, cache: this.#cache });
-    const reference = this.#zeros("kl reference", [kl.length, dims.vocab]);
+    const reference = this.#scratch.zeros("kl reference", [kl.length, dims.vocab]);
     logSoftmax(ctx, logits(ctx, finalNorm(ctx, this.#model, h), weight(this.#model, "head")), reference);
     return reference;
   }
@@ -159,11 +139,11 @@ export class Workspace implements Disposable {
     const norms = v0.map((v) => Math.hypot(...v));
     const shape = [v0.length, this.#model.dims.width];
     return {
-      delta: this.#zeros(label, shape),
-      m: this.#zeros("adam m", shape),
-      v: this.#zeros("adam v", shape),
-      radius: this.#f32("clamp radius", norms.map((n) => clamp * n)),
-      decay: this.#f32("weight decay", norms.map((n) => decay / (n * n))),
+      delta: this.#scratch.zeros(label, shape),
+      m: this.#scratch.zeros("adam m", shape),
+      v: this.#scratch.zeros("adam v", shape),
+      radius: this.#scratch.f32("clamp radius", norms.map((n) => clamp * n)),
+      decay: this.#scratch.f32("weight decay", norms.map((n) => decay / (n * n))),
     };
   }
 
@@ -174,8 +154,7 @@ export class Workspace implements Disposable {
   async optimise(references: readonly (readonly Float32Array[])[]) {
     const model = this.#model;
     const { gpu, dims } = model;
-    const { v_num_grad_steps: steps, v_lr: lr, threshold = 0.05 } = this.#options;
-    const items = this.#items;
+    const { v_num_grad_steps: steps } = this.#options;
     const edits = this.#requests.length;
 
     const setup: Ctx = { gpu, r: gpu.recorder() };
@@ -184,59 +163,18 @@ export class Workspace implements Disposable {
     before.run();
 
     const variables = references.map((v0, i) => this.#variable(i === 0 ? "delta" : "attention delta", v0));
-    const clock = this.#zeros("adam clock", [1], "u32");
+    const clock = this.#scratch.zeros("adam clock", [1], "u32");
     const state: StopState = {
-      terms: this.#zeros("loss terms", [edits, PARTS]),
-      active: this.#u32("active", Array(edits).fill(1)),
-      taken: this.#zeros("steps taken", [edits], "u32"),
-      bad: this.#zeros("bad steps", [edits], "u32"),
-      history: this.#zeros("loss history", [steps, edits, PARTS]),
-      step: this.#zeros("step", [1], "u32"),
-      gate: this.#zeros("gate", [1], "u32"),
+      terms: this.#scratch.zeros("loss terms", [edits, PARTS]),
+      active: this.#scratch.u32("active", Array(edits).fill(1)),
+      taken: this.#scratch.zeros("steps taken", [edits], "u32"),
+      bad: this.#scratch.zeros("bad steps", [edits], "u32"),
+      history: this.#scratch.zeros("loss history", [steps, edits, PARTS]),
+      step: this.#scratch.zeros("step", [1], "u32"),
+      gate: this.#scratch.zeros("gate", [1], "u32"),
     };
 
-    const places = lossRowsOf(this.#requests, items, this.#live, this.#options);
-    const select = selectRows(gpu, this.#live, places.map((p) => p.row), items, this.#packing);
-    this.#disposables.push(select);
-    const targets = this.#u32("targets", places.map((p) => p.target));
-    const weights = this.#f32("loss weights", places.map((p) => p.weight));
-    // Row losses go to the terms [edit, part]: part 0 is the NLL, 1 the KL, 2 the weight decay.
-    const group = this.#u32("loss groups", places.map((p) => p.edit * PARTS + (p.kl ? 1 : 0)));
-    const ones = this.#f32("ones", places.map(() => 1));
-
-    const tape = new Tape();
-    const ctx: Ctx = { gpu, r: gpu.recorder(), tape };
-    ctx.r.gated(storageOf(state.gate), () => {
-      variables.forEach(({ delta }) => tape.require(delta));
-      const h = this.#edited(ctx, variables, select);
-      const loss = vocabLoss(ctx, finalNorm(ctx, model, h), weight(model, "head"), {
-        targets,
-        weights,
-        kl: { rows: edits, reference },
-      });
-      const terms = reshape(state.terms, [edits * PARTS, 1]);
-      groupMean(ctx, reshape(loss, [places.length, 1]), group, ones, terms);
-      const noGradient = temp(ctx, "unused gradient", [edits, dims.width]);
-      fill(ctx, noGradient, 0);
-      const wd = temp(ctx, "weight decay loss", [edits]);
-      fill(ctx, wd, 0);
-      for (const { delta, decay: coefficient } of variables) {
-        normPenalty(ctx, { delta, coefficient, loss: wd, grad: noGradient });
-      }
-      const decays = this.#u32("decay terms", Array.from({ length: edits }, (_, e) => e * PARTS + 2));
-      scatterRows(ctx, reshape(wd, [edits, 1]), decays, terms);
-      stopRule(ctx, state, threshold);
-      tape.backward();
-      advance(ctx, clock);
-      for (const { delta, m, v, radius, decay: coefficient } of variables) {
-        const grad = tape.grad(delta)!;
-        normPenalty(ctx, { delta, coefficient, loss: wd, grad });
-        adam(ctx, { param: delta, grad, m, v, step: clock, lr, active: state.active });
-        projectBall(ctx, delta, radius, state.active);
-      }
-    });
-    using loop = ctx.r.finish("optimise targets");
-    loop.run(steps);
+    await this.#replay(variables, clock, state, reference);
     const [{ delta }] = variables;
     const [d, history, taken, bad] = await readTensors(gpu, delta, state.history, state.taken, state.bad);
     return {
@@ -247,36 +185,72 @@ export class Workspace implements Disposable {
     };
   }
 
-  /** The stream at the loss rows with every δ added at its place. */
-  #edited(ctx: Ctx, variables: readonly Variable[], select: ReturnType<typeof selectRows>): Tensor {
-    const { dims } = this.#model;
-    const { layer } = this.#options;
-    const items = this.#items;
-    const rows = this.#u32("lookup rows", items.map((item, i) => this.#live.rowOf(i, item.lookup)));
-    const edits = this.#u32("lookup edits", items.map((item) => item.edit));
-    const span = { from: this.#from, cache: this.#cache, select };
-    const [{ delta }, attention] = variables;
-    if (attention) {
-      const adding = (d: Tensor): Hook => (ctx, value) => addToRows(ctx, value, rows, edits, d);
-      const hooks = new Map<Site, Hook>([
-        [`layer.${layer}.attn.out`, adding(attention.delta)],
-        [`layer.${layer}.mlp.out`, adding(delta)],
-      ]);
-      return forward(ctx, this.#model, this.#live, { ...span, input: this.#stream, hooks });
+  /** Replays the step until all have stopped; rows of those that have are left out as soon as that is seen. */
+  async #replay(variables: Variable[], clock: Tensor, state: StopState, reference: Tensor): Promise<void> {
+    const parts: StepParts = {
+      ...{ model: this.#model, requests: this.#requests, options: this.#options },
+      ...{ from: this.#from, cache: this.#cache, variables, clock, state },
+    };
+    const { v_num_grad_steps: steps } = this.#options;
+    let now = new Scratch(this.#model.gpu);
+    try {
+      let live: LiveItems = { items: this.#items, rows: this.#live, stream: this.#stream, reference };
+      let step = recordStep(parts, live, now);
+      for (let done = 0; done < steps;) {
+        const looking = live.rows.count >= LOOK.rows && live.reference.shape[0] > 1;
+        const times = Math.min(looking ? LOOK.steps : Infinity, steps - done);
+        step.run(times);
+        done += times;
+        if (done === steps) break;
+        const [active] = await readTensors(this.#model.gpu, state.active);
+        const left = live.items.filter(({ edit }) => active[edit]);
+        if (left.length === 0) break;
+        if (left.length === live.items.length) continue;
+        const next = new Scratch(this.#model.gpu);
+        live = this.#without(live, left, next);
+        now[Symbol.dispose]();
+        now = next;
+        step = recordStep(parts, live, now);
+      }
+    } finally {
+      now[Symbol.dispose]();
     }
-    // What is added to the MLP's output is added to the block's.
-    const input = addToRows(ctx, this.#stream, rows, edits, delta);
-    // Above the last layer there is no block to do the selecting.
-    if (this.#from === dims.layers) return gatherRows(ctx, input, select.index);
-    return forward(ctx, this.#model, this.#live, { ...span, input });
+  }
+
+  /** The items that are left, their stream and reference copied; their keys and values stay where they are. */
+  #without(
+    { items, rows, stream, reference }: LiveItems,
+    left: readonly TargetItem[],
+    into: Scratch,
+  ): LiveItems {
+    const { gpu, dims } = this.#model;
+    const kept = into.use(packRows(gpu, left.map(fromLookup), this.#packing));
+    const sequences = left.map((item) => items.indexOf(item));
+    const ofKl = (all: readonly TargetItem[]) => all.filter(({ kind }) => kind === "kl");
+    const before = ofKl(items);
+    const index = {
+      rows: into.u32("rows left", kept.places.map((p) => rows.rowOf(sequences[p.sequence], p.position))),
+      edits: into.u32("edits left", ofKl(left).map((item) => before.indexOf(item))),
+    };
+    const copies = {
+      stream: into.zeros("live stream", [kept.count, dims.width]),
+      reference: into.zeros("kl reference", [ofKl(left).length, dims.vocab]),
+    };
+    const ctx: Ctx = { gpu, r: gpu.recorder() };
+    capture(ctx, stream, index.rows, copies.stream);
+    capture(ctx, reference, index.edits, copies.reference);
+    const plan = into.use(ctx.r.finish("edits left"));
+    plan.run();
+    return { items: left, rows: kept, ...copies };
   }
 
   [Symbol.dispose](): void {
-    this.#owned.forEach((t) => freeTensor(this.#model.gpu, t));
-    this.#disposables.forEach((d) => d[Symbol.dispose]());
-    this.#cache[Symbol.dispose]();
-    this.#live[Symbol.dispose]();
+    this.#scratch[Symbol.dispose]();
   }
+}
+
+function fromLookup(item: TargetItem) {
+  return { ...item, from: item.lookup };
 }
 
 function rowsOf(flat: Float32Array, width: number): Float32Array[] {

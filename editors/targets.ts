@@ -5,7 +5,8 @@
  *
  *   L(δ) = mean over contexts of −log p(target) + kl·KL(p_δ ‖ p_0) at "{subject}" + wd·‖δ‖/‖v0‖²
  *
- * Many edits are optimised together in one replayed plan; each stops on its own. What does not depend on δ is
+ * Many edits are optimised together in one replayed plan; each stops on its own, and the others go on without its
+ * rows. What does not depend on δ is
  * computed once: layers up to the edited one, and the keys and values of all tokens before the subject's last.
  * A step computes the rows from there on, the layers above, and the head at loss rows only. All of it is exact
  * by causality (guide section 14, savings 1–6 and 8).
@@ -71,7 +72,7 @@ export interface Target {
 
 /**
  * Optimises the targets of all requests, as many together as the memory budget holds. Waits for the GPU twice a
- * batch.
+ * batch, and every few steps where leaving out edits that have stopped is worth it.
  * @param onBatch is given the targets of each batch as it is done
  * @throws {GpuError} when a loss is not finite, naming edit and step; {InputError} when one edit alone is over
  *   the budget

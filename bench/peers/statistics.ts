@@ -17,6 +17,7 @@ import { collectStatistics } from "../../editors/collect.ts";
 import type { LayerStatistics } from "../../editors/statistics.ts";
 import { Gpu } from "../../engine/gpu/device.ts";
 import { type LoadedModel, loadModel } from "../../engine/models/load.ts";
+import { Peer } from "./peer.ts";
 
 const flags = new Command()
   .requiredOption("--gguf <file>")
@@ -40,54 +41,17 @@ interface Run {
   busy: number;
 }
 
-/** The peer, which stays open and answers a line of JSON for each task. */
-class Peer {
-  #child: Deno.ChildProcess;
-  #lines: AsyncIterator<string>;
-  #input: WritableStreamDefaultWriter<Uint8Array>;
-
-  constructor() {
-    const script = new URL("statistics_torch.py", import.meta.url).pathname;
-    const args = [script, "--gguf", flags.gguf, "--threads", flags.threads];
-    const streams = { stdin: "piped", stdout: "piped", stderr: "inherit" } as const;
-    this.#child = new Deno.Command(flags.python, { args, ...streams }).spawn();
-    this.#lines = linesOf(this.#child.stdout);
-    this.#input = this.#child.stdin.getWriter();
-  }
-
-  async read<T>(): Promise<T> {
-    const { value, done } = await this.#lines.next();
-    if (done) throw new Error("The peer failed");
-    return JSON.parse(value);
-  }
-
-  async collect(way: "authors" | "one-pass", documents: number[][]) {
-    const task = { way, layers, documents, limit: 3 * maxLength };
-    await this.#input.write(new TextEncoder().encode(JSON.stringify(task) + "\n"));
-    const got = await this.read<
-      {
-        seconds: number;
-        cpu_seconds: number;
-        diagonals: Record<string, number[]>;
-        rows: Record<string, number[]>;
-      }
-    >();
-    return { ...got, busy: got.cpu_seconds / Number(flags.threads) };
-  }
-
-  async close(): Promise<void> {
-    await this.#input.close();
-    await this.#child.status;
-  }
+/** What the peer answers to one part. */
+interface Sums {
+  seconds: number;
+  cpu_seconds: number;
+  diagonals: Record<string, number[]>;
+  rows: Record<string, number[]>;
 }
 
-async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
-  let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    const parts = (rest + text).split("\n");
-    rest = parts.pop()!;
-    yield* parts;
-  }
+async function theirs(peer: Peer, way: "authors" | "one-pass", documents: number[][]): Promise<Run & Sums> {
+  const got = await peer.ask<Sums>({ way, layers, documents, limit: 3 * maxLength });
+  return { ...got, busy: got.cpu_seconds / Number(flags.threads) };
 }
 
 /** Ours over one part; its documents are given by their ids. */
@@ -130,7 +94,7 @@ async function cut(model: LoadedModel, tokens: number, parts: number): Promise<n
 /** The largest difference of the sums' diagonals and first rows, relative to the roots of the diagonal. */
 function difference(
   made: LayerStatistics[],
-  peer: { diagonals: Record<string, number[]>; rows: Record<string, number[]> },
+  peer: Sums,
 ) {
   let most = 0;
   for (const { origin: { layer, tokens }, lower } of made) {
@@ -153,18 +117,23 @@ const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.le
 using gpu = await Gpu.open();
 using model = await loadModel(gpu, flags.gguf);
 const parts = await cut(model, Number(flags.tokens), Number(flags.parts));
-const peer = new Peer();
+const peer = new Peer(flags.python, "statistics_torch.py", [
+  "--gguf",
+  flags.gguf,
+  "--threads",
+  flags.threads,
+]);
 const { torch } = await peer.read<{ torch: string }>();
 const [warm] = await cut(model, WARM_UP, 1);
 await ours(model, warm);
 const ways = ["authors", "one-pass"] as const;
-for (const way of ways) await peer.collect(way, warm);
+for (const way of ways) await theirs(peer, way, warm);
 
 const runs: { ours: Run; authors: Run; "one-pass": Run; difference: number }[] = [];
 for (const documents of parts) {
   const mine = await ours(model, documents);
-  const authors = await peer.collect("authors", documents);
-  const onePass = layers.length > 1 ? await peer.collect("one-pass", documents) : authors;
+  const authors = await theirs(peer, "authors", documents);
+  const onePass = layers.length > 1 ? await theirs(peer, "one-pass", documents) : authors;
   const run = ({ seconds, busy }: Run) => ({ seconds, busy });
   runs.push({
     ours: run(mine),

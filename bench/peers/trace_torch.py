@@ -4,16 +4,15 @@ As in experiments/causal_trace.py of kmeng01/rome: for every cell one forward of
 ones, all layers, all positions, logits everywhere; noise drawn anew from RandomState(1); states copied from
 row 0 by hooks. A grid has tokens x layers cells and there are three: states, MLP windows, attention windows.
 
-    python bench/peers/trace_torch.py --model GGUF|FOLDER --ids 1,2,3 --subject 4,9 --noise 0.1 \\
-        --answer 7 --cells 30 [--threads 2]
+    python bench/peers/trace_torch.py --model GGUF|FOLDER --ids 1,2,3 --subject 4,9 --noise 0.1 --answer 7
 
-Cells of a grid cost the same, so `--cells` of each kind are run, spread over its grid, and the whole is
-their mean times the number of cells. Output: JSON with seconds and CPU seconds of a cell by kind, and the
-scores of the cells that were run.
+The first line of output says how many layers there are; then a line of JSON for a line of JSON:
+{"kind": "state"|"mlp"|"attn", "cells": [[token, layer], ...]} -> seconds and CPU seconds of them all, and scores.
 """
 
 import argparse
 import json
+import sys
 from time import perf_counter, process_time
 
 import threads  # noqa: F401, before torch
@@ -70,7 +69,6 @@ def main():
     parser.add_argument("--subject", required=True)
     parser.add_argument("--answer", type=int, required=True)
     parser.add_argument("--noise", type=float, required=True)
-    parser.add_argument("--cells", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -80,19 +78,17 @@ def main():
     subject = [int(i) for i in args.subject.split(",")]
     inp = dict(input_ids=torch.tensor([ids] * 11), attention_mask=torch.ones(11, len(ids), dtype=torch.long))
     layers = len(blocks)
-    all_cells = [(t, l) for t in range(len(ids)) for l in range(layers)]
-    chosen = all_cells[::max(1, len(all_cells) // args.cells)]
     ask = lambda places: score(model, inp, places, args.answer, subject, args.noise, embedding)
-    corrupted = ask([])  # also warms up
-    kinds = {}
-    for kind, part in (("state", 0), ("mlp", 1), ("attn", 2)):
+    ask([])  # warms up
+    print(json.dumps(dict(torch=torch.__version__, layers=layers)), flush=True)
+    for line in sys.stdin:
+        task = json.loads(line)
+        part = ["state", "mlp", "attn"].index(task["kind"])
         window = lambda l: [l] if part == 0 else range(max(0, l - 5), min(layers, l + 5))
         start, cpu = perf_counter(), process_time()
-        scores = [[t, l, ask([(t, blocks[n][part]) for n in window(l)])] for t, l in chosen]
-        kinds[kind] = dict(seconds_a_cell=(perf_counter() - start) / len(chosen),
-                           cpu_seconds_a_cell=(process_time() - cpu) / len(chosen), scores=scores)
-    print(json.dumps(dict(torch=torch.__version__, cells=len(all_cells), run=len(chosen),
-                          corrupted=corrupted, kinds=kinds)))
+        scores = [ask([(t, blocks[n][part]) for n in window(l)]) for t, l in task["cells"]]
+        print(json.dumps(dict(seconds=perf_counter() - start, cpu_seconds=process_time() - cpu, scores=scores)),
+              flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import {
   attentionDkvSubgroup,
   attentionDqSubgroup,
   attentionForwardSubgroup,
+  sharedHeads,
 } from "../kernels/attention_subgroup.ts";
 import { describe, storageOf, type Tensor } from "../tensor/tensor.ts";
 import { type Ctx, gradTarget, temp } from "./context.ts";
@@ -90,12 +91,17 @@ export function attention(
     v: storageOf(values),
     queries: storageOf(map.queries),
   };
-  ctx.r.dispatch(kernels.forward, {
-    variant,
-    bind: { ...bound, o: storageOf(out), stats: storageOf(stats) },
-    params,
-    grid: [rows, heads, 1],
-  });
+  const bind = { ...bound, o: storageOf(out), stats: storageOf(stats) };
+  if (kernels === SUBGROUP) {
+    const SHARED = sharedHeads(heads, kvHeads, headDim);
+    const grid = [Math.ceil(rows / 8), heads / SHARED, 1] as const;
+    ctx.r.dispatch(kernels.forward, {
+      variant: { ...variant, SHARED },
+      bind,
+      params: { ...params, rows },
+      grid,
+    });
+  } else ctx.r.dispatch(kernels.forward, { variant, bind, params, grid: [rows, heads, 1] });
   const { tape } = ctx;
   if (tape?.needs(q, k, v)) {
     const seeing = map.keys;

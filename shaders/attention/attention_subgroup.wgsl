@@ -1,36 +1,42 @@
 // Attention for software drivers whose subgroups have 8 lanes; the formula and the tensors of attention.wgsl,
 // in parts of four columns: q, o [Rq, H·Dh/4]   k, v [S, Hkv·Dh/4]   DIM = Dh, PARTS = Dh/4
-// One workgroup is one subgroup and computes one row and head, 8 keys at a time: a lane a key for the scores,
-// then a lane every eighth part for the values. The row's q and the weights reach all lanes by shuffles.
-// Why: llvmpipe serves a load lane by lane, four words for little more than one, and switches between
-// subgroups at each barrier. Wide loads and no barrier make it 7 times as fast as workgroups of 32 (2.3
-// ms of CPU for 64 rows and 9 heads of 64, against 16).
+// One workgroup is one subgroup and computes 8 rows and SHARED heads of one key head, 8 keys at a time: a lane
+// a row. A lane loads one key and one value, whose columns reach all rows by shuffles with a constant lane.
+// Rows that see other runs of slots than the first of them wait for a turn of their own; in a turn, rows differ
+// only in how many keys they see. The others keep their sums by selection: a weight of 0 would let a NaN through.
+// Why: llvmpipe serves a load lane by lane, about 60 cycles for four words a lane, and a multiply-add of eight
+// rows takes one. A workgroup a row and head (as attention.wgsl has it) loads each key for one row only; here a
+// load serves 8·SHARED, and nothing is reduced over lanes.
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let pair = wg.x * p.heads + wg.y;
-  let q0 = pair * PARTS;
-  let seen = seen_keys(wg.x, wg.y);
-  var top = -1e30;
-  var total = 0.0;
-  //#zero
-  for (var base = 0u; base < seen.count; base += 8u) {
-    let at = seen_key(seen, min(base + lane, seen.count - 1u));
-    var s4 = vec4<f32>();
-    for (var d = 0u; d < PARTS; d += 8u) {
-      let mine = select(vec4<f32>(), q[q0 + min(d + lane, PARTS - 1u)], d + lane < PARTS);
-      //#dot
+  let row = min(8u * wg.x + lane, p.rows - 1u);
+  let head = wg.y * SHARED;
+  let q0 = (row * p.heads + head) * PARTS;
+  let seen = seen_keys(row, head);
+  //#load
+  var waiting = seen.count > 0u;
+  for (var turn = 0u; turn < 8u; turn++) {
+    let first = subgroupMin(select(8u, lane, waiting));
+    if (first == 8u) { break; }
+    let runs = SeenKeys(
+      seen.column,
+      subgroupShuffle(seen.shared0, first),
+      subgroupShuffle(seen.sharedCount, first),
+      subgroupShuffle(seen.own0, first),
+      0u,
+    );
+    let mine = waiting && all(vec3(seen.shared0, seen.sharedCount, seen.own0)
+      == vec3(runs.shared0, runs.sharedCount, runs.own0));
+    let count = select(0u, seen.count, mine);
+    let most = subgroupMax(count);
+    for (var base = 0u; base < most; base += 8u) {
+      let at = seen_key(runs, min(base + lane, most - 1u));
+      //#scores
+      //#weights
+      //#values
     }
-    let live = base + lane < seen.count;
-    let s = select(-1e30, dot(s4, vec4<f32>(p.scale)), live);
-    let newTop = max(top, subgroupMax(s));
-    let shrink = exp(top - newTop);
-    let weight = select(0.0, exp(s - newTop), live);
-    total = total * shrink + subgroupAdd(weight);
-    top = newTop;
-    //#shrink
-    //#values
+    waiting = waiting && !mine;
   }
-  let norm = select(0.0, 1.0 / total, total > 0.0);
+  if (8u * wg.x + lane >= p.rows) { return; }
   //#store
-  if (lane == 0u) { stats[2u * pair] = top + log(max(total, 1e-37)); }
 }

@@ -200,6 +200,37 @@ Deno.test(
 );
 
 Deno.test(
+  "optimiseTargets() leaves the rows of edits that have stopped out of a large batch and changes no bit",
+  withGpu(async (gpu) => {
+    using model = await open(gpu, "llama-tiny");
+    const many = Array.from({ length: 6 }, (_, i) =>
+      REQUESTS.map((request) => ({
+        ...request,
+        target: request.target.map((id) => (id + 5 * i) % model.dims.vocab),
+      }))).flat();
+    const options = { ...OPTIONS, v_num_grad_steps: 12 };
+    const free = await optimiseTargets(model, many, { ...options, threshold: -1 });
+    const totals = free.map(({ losses }) => losses.map(({ nll, kl, wd }) => nll + kl + wd));
+    const threshold = totals.map((t) => t[5]).toSorted((a, b) => a - b)[many.length >> 1] * 1.0001;
+    const ends = totals.map((t) => t.findIndex((loss) => loss < threshold));
+    const plans: Map<string, number> = new Map();
+    const see = (r: Recorder) => {
+      const finish = r.finish.bind(r);
+      r.finish = (label) => (plans.set(label!, (plans.get(label!) ?? 0) + 1), finish(label));
+    };
+    const stopped = await watching(gpu, see, () => optimiseTargets(model, many, { ...options, threshold }));
+    const left = plans.get("edits left") ?? 0;
+    ok(left > 1, `Rows were left out ${left} times; the ends are ${ends}`);
+    strictEqual(plans.get("optimise targets"), 1 + left);
+    for (const [e, target] of stopped.entries()) {
+      const steps = ends[e] < 0 ? options.v_num_grad_steps : ends[e] + 1;
+      deepStrictEqual(target.losses, free[e].losses.slice(0, steps), `losses of edit ${e}`);
+      if (ends[e] < 0) deepStrictEqual(target.delta, free[e].delta, `δ of edit ${e}`);
+    }
+  }),
+);
+
+Deno.test(
   "optimiseTargets() waits twice, makes no buffer while it replays, and returns all it took",
   withGpu(async (gpu) => {
     using model = await open(gpu, "llama-tiny");

@@ -116,6 +116,12 @@ bothFamilies("when there are few rows", [
   { layout: "nt", dtype: "f16", size: [2, 8, 64], offsets: [4, 8, 3, 0], pads: [4, 8, 1] },
 ]);
 
+bothFamilies("when there are many rows", [
+  { layout: "nt", size: [205, 64, 16], residual: true },
+  { layout: "nt", size: [193, 50, 8] },
+  { layout: "nn", size: [229, 128, 8], accumulate: true },
+]);
+
 bothFamilies("when K is long", [
   { layout: "nn", size: [3, 8, 4100], bias: true, alpha: 2 },
   { layout: "tn", size: [8, 8, 4121], residual: true, accumulate: true },
