@@ -21,7 +21,7 @@
  * @module
  */
 import { atlasFolder } from "./atlas/mod.ts";
-import { applyDeltas, type Edit } from "./editors/edit.ts";
+import { applyEdit, type Edit } from "./editors/edit.ts";
 import { findStatistics } from "./editors/find_statistics.ts";
 import { methodNamed } from "./editors/methods.ts";
 import type { EditRequest } from "./editors/requests.ts";
@@ -182,5 +182,5 @@ export async function evaluate(model: LoadedModel, options: EvaluateModelOptions
 
 /** Lays an edit over a model; dispose the result to take exactly this edit off again. */
 export function apply(model: LoadedModel, made: Edit): Disposable {
-  return applyDeltas(model, made.deltas);
+  return applyEdit(model, made);
 }

@@ -1,9 +1,10 @@
 /** `emend edit --dry-run`: what an edit will take, without touching anything. */
-import { estimateEdit, estimateSolver } from "../editors/estimate.ts";
+import { estimateEdit, estimateSolver, workBytesOf } from "../editors/estimate.ts";
 import { findStatistics } from "../editors/find_statistics.ts";
 import type { Hparams } from "../editors/hparams.ts";
 import type { Method } from "../editors/methods.ts";
-import type { EditRequest } from "../editors/requests.ts";
+import { type EditRequest, fill, tokenisePrompt } from "../editors/requests.ts";
+import { availableMemory } from "../engine/gpu/available.ts";
 import { InputError } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import { measureMatmul } from "../engine/ops/measure.ts";
@@ -17,13 +18,15 @@ export async function dryRun(
 ): Promise<void> {
   const { method, hparams, source } = options;
   const { gpu, dims, tokenizer } = model;
-  const { layer, steps, targets } = method.plan(model, requests, hparams);
+  const plan = method.plan(model, requests, hparams);
+  const { layer, steps, targets, training } = plan;
   const estimates = targets.map((t) => estimateEdit(dims, t, { layer, steps }));
   const rate = await measureMatmul(gpu, {
     rows: Math.max(...estimates.map((e) => e.stepRows)),
     width: dims.width,
   });
   const weightBytes = gpu.memory.owners().find(([owner]) => owner === "weights")?.[1] ?? 0;
+  const available = availableMemory(gpu);
   const statistics = await statisticsState(model, method.statistics(hparams), options.stats);
   const result = {
     dry_run: true,
@@ -34,14 +37,16 @@ export async function dryRun(
     statistics,
     memory: {
       gpu_weights_bytes: weightBytes,
-      gpu_work_bytes: Math.max(...estimates.map((e) => e.workBytes)),
+      gpu_work_bytes: workBytesOf(dims, plan),
       gpu_solver_bytes: statistics.length * estimateSolver(dims.inner),
+      ...(training ? { gpu_training_bytes: training.deviceBytes, host_edit_bytes: training.hostBytes } : {}),
+      ...(available === undefined ? {} : { available_bytes: available }),
     },
     // Attention, norms and losses come on top of the products: a third more on what was measured.
     time_s: estimates.reduce((s, e) => s + e.flops, 0) / rate * 1.33,
     gflops_measured: rate / 1e9,
     requests: requests.map((r, i) => {
-      const [{ ids, subjectLast, text }] = targets[i].prompts;
+      const { ids, subjectLast, text } = tokenisePrompt(tokenizer, fill(r.prompt, r.subject));
       return {
         text,
         target: r.target,
@@ -67,9 +72,13 @@ export async function dryRun(
   for (const s of statistics) console.log(`statistics of layer ${s.layer}: ${s.state}`);
   console.log(
     `memory: weights ${mib(weightBytes)}, work about ${mib(result.memory.gpu_work_bytes)}, ` +
-      `solver about ${mib(result.memory.gpu_solver_bytes)}; time: up to ${seconds(result.time_s)} at ${
-        result.gflops_measured.toFixed(0)
-      } GFLOP/s measured\n`,
+      `${
+        training
+          ? `training ${mib(training.deviceBytes)}, the edit ${mib(training.hostBytes)}`
+          : `solver about ${mib(result.memory.gpu_solver_bytes)}`
+      }${available === undefined ? "" : `, of ${mib(available)} free`}; time: up to ${
+        seconds(result.time_s)
+      } at ${result.gflops_measured.toFixed(0)} GFLOP/s measured\n`,
   );
   for (const r of result.requests) {
     console.log(

@@ -1,7 +1,7 @@
 /** `emend edit`: changes facts, shows before and after, writes what was asked for. */
 import { Command } from "npm:commander@15.1.0";
 import { resolve } from "node:path";
-import { applyDeltas, type Edit } from "../editors/edit.ts";
+import { applyEdit, type Edit } from "../editors/edit.ts";
 import { findStatistics } from "../editors/find_statistics.ts";
 import { methodNamed } from "../editors/methods.ts";
 import { type EditRequest, validateRequest } from "../editors/requests.ts";
@@ -16,6 +16,7 @@ import { stopwatch } from "../evaluation/stopwatch.ts";
 import { type Patch, patchOf, readPatch, writePatch } from "../patches/patch.ts";
 import { checkCheckpointFolder, measureChanges, writeCheckpoint } from "../patches/checkpoint.ts";
 import { writePeft } from "../patches/peft.ts";
+import { requireWeights } from "../patches/prompt_patch.ts";
 import { dryRun } from "./dry_run.ts";
 import { printReport } from "./edit_report.ts";
 import { budgetsOf, type FirewallFlags, firewallJson } from "./firewall.ts";
@@ -145,7 +146,7 @@ async function runEdit(flags: Flags): Promise<void> {
 
   const guarded = budgets && await guard(model, edit, budgets, baseline!);
   const kept = guarded?.refused === undefined ? guarded?.edit ?? edit : undefined;
-  using _applied = applyDeltas(model, kept?.deltas ?? []);
+  using _applied = applyEdit(model, kept ?? { deltas: [] });
   const after = kept ? await requestStates(model, requests) : before;
   const textsAfter = kept ? await continuations(model, flags.generate) : textsBefore;
   evaluate += clock();
@@ -166,7 +167,7 @@ async function runEdit(flags: Flags): Promise<void> {
       after: after[i],
       success: kept !== undefined && editSucceeded(r, after[i]),
       steps: edit.outcomes[i].steps,
-      loss: total(edit.outcomes[i].losses.at(-1)!),
+      loss: edit.outcomes[i].losses.length ? total(edit.outcomes[i].losses.at(-1)!) : null,
       warnings: edit.outcomes[i].warnings,
     })),
     generations: flags.generate.map((prompt, i) => ({
@@ -217,6 +218,7 @@ async function continuations(model: LoadedModel, prompts: string[]): Promise<str
 async function writeOutputs(model: LoadedModel, edit: Edit, flags: Flags) {
   const { out, peft, patch: file } = flags;
   const patch = await patchOf(model, edit);
+  if (out) requireWeights(patch, "a checkpoint");
   // The folder first: it replaces what is there, and the patch may go into it.
   const changed = out
     ? await writeModel(out, model, patch)

@@ -25,11 +25,8 @@ export function printReport(result: any, source: string): void {
     if (e.true) rows.push([`P(${e.true.trim()})`, percent(e.before.p_true), percent(e.after.p_true)]);
     rows.push(["continues", clip(e.before.generation), clip(e.after.generation)]);
     console.log(table(rows));
-    console.log(
-      `${took(e.success, result.firewall?.refused !== undefined)}: ${e.steps} steps, loss ${
-        e.loss.toFixed(3)
-      }`,
-    );
+    const steps = e.loss === null ? "" : `: ${e.steps} steps, loss ${e.loss.toFixed(3)}`;
+    console.log(took(e.success, result.firewall?.refused !== undefined) + steps);
     for (const warning of e.warnings) console.log(`warning: ${warning}`);
     console.log();
   }

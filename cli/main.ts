@@ -17,6 +17,7 @@ import { reportCommand } from "./report.ts";
 import { statsCommand } from "./stats.ts";
 import { testCommand } from "./test.ts";
 import { traceCommand } from "./trace.ts";
+import { trainCommand } from "./train.ts";
 
 /** The whole command line; for tests and documentation. */
 export function program(): Command {
@@ -37,6 +38,7 @@ export function program(): Command {
       statsCommand,
       testCommand,
       traceCommand,
+      trainCommand,
       doctorCommand,
       demoCommand,
     ]

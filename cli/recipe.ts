@@ -3,6 +3,7 @@ import { Command } from "npm:commander@15.1.0";
 import { checkWritable, writeFileAtomic } from "../engine/io/atomic.ts";
 import { InputError } from "../engine/io/errors.ts";
 import { readDataset, sampleCases } from "../evaluation/datasets/read.ts";
+import { calibrate } from "../evaluation/calibrate.ts";
 import { stopwatch } from "../evaluation/stopwatch.ts";
 import {
   type LayerEffect,
@@ -24,6 +25,25 @@ The file is a list of one recipe, as those in editors/recipes.
 
 Example:
   deno run -A cli.ts recipe suggest --model M --out recipe.json`;
+
+const CALIBRATE = `
+Thresholds are distances between activations, which differ from model to model. GRACE's radius is the distance
+within which the share --rate of prompts about other facts lies; WISE's margins are shares of the median length
+of what the layer says.
+
+Example:
+  deno run -A cli.ts recipe calibrate --model atlas --method grace --dataset atlas/data/train.json`;
+
+interface CalibrateFlags {
+  model: string;
+  method: string;
+  dataset: string;
+  records: string;
+  rate: string;
+  layer?: string;
+  out?: string;
+  json?: boolean;
+}
 
 interface Flags {
   model: string;
@@ -47,9 +67,23 @@ export function recipeCommand(): Command {
     .option("--json", "print the recipe as JSON")
     .addHelpText("after", HELP)
     .action((flags: Flags) => runSuggest(flags));
-  return new Command("recipe").description("Recipes: hyper-parameters for a model").addCommand(
-    suggest.exitOverride(),
-  );
+  const calibrate = new Command("calibrate")
+    .description("Measure on a model what thresholds of GRACE and WISE mean there")
+    .requiredOption("--model <M>", "a model folder, a .gguf file, or atlas")
+    .requiredOption("--method <name>", "grace or wise")
+    .requiredOption(
+      "--dataset <file>",
+      "facts with rephrases, not those of a later evaluation; any layout of eval",
+    )
+    .option("--records <n>", "how many", "500")
+    .option("--rate <share>", "of prompts about other facts that a GRACE key may take", "0.001")
+    .option("--layer <n>", "the layer; default the recipe's")
+    .option("--out <file>", "write the recipe as JSON")
+    .option("--json", "print the recipe as JSON")
+    .addHelpText("after", CALIBRATE)
+    .action((flags: CalibrateFlags) => runCalibrate(flags));
+  return new Command("recipe").description("Recipes: hyper-parameters for a model")
+    .addCommand(suggest.exitOverride()).addCommand(calibrate.exitOverride());
 }
 
 async function runSuggest(flags: Flags): Promise<void> {
@@ -82,6 +116,28 @@ async function runSuggest(flags: Flags): Promise<void> {
   console.log(evidenceTable(evidence));
   console.log(`\nsuggested: layer ${(hparams.layers as number[])[0]} of 0 to ${model.dims.layers - 1}`);
   console.log(`try it: --set layers=${JSON.stringify(hparams.layers)}`);
+  if (out !== undefined) console.log(`written: ${out}`);
+}
+
+async function runCalibrate(flags: CalibrateFlags): Promise<void> {
+  const { method, out } = flags;
+  if (method !== "grace" && method !== "wise") {
+    throw new InputError(`--method wants grace or wise, got "${method}"`);
+  }
+  const records = number("--records", flags.records, 2, 10000, true);
+  const rate = number("--rate", flags.rate, 1e-6, 0.5);
+  if (out !== undefined) await checkWritable(out);
+  const cases = sampleCases(await readDataset(flags.dataset), { seed: 0 }).slice(0, records);
+  using session = await openSession(flags.model);
+  const { model } = session;
+  const layer = flags.layer === undefined
+    ? undefined
+    : number("--layer", flags.layer, 0, model.dims.layers - 1, true);
+  const name = { model: flags.model.split("/").at(-1)!, dataset: flags.dataset.split("/").at(-1)! };
+  const { recipe, table: rows } = await calibrate(model, method, cases, { layer, rate, ...name });
+  if (out !== undefined) await writeFileAtomic(out, `${JSON.stringify([recipe], null, 2)}\n`);
+  if (flags.json) return printJson(recipe);
+  console.log(`${recipe.source}\n\n${table(rows)}\n\n${JSON.stringify(recipe.hparams)}`);
   if (out !== undefined) console.log(`written: ${out}`);
 }
 

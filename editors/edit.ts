@@ -3,12 +3,16 @@
  * They lie on a model as overlays on untouched base weights, a dense change in an edited copy that stands for
  * the tensor, so applying, comparing and undoing are instant and exact.
  */
+import type { Addition } from "../engine/models/additions/addition.ts";
+import { layAdditions } from "../engine/models/additions/lay.ts";
 import { type Model, weight } from "../engine/models/model.ts";
 import { changeTensor } from "../engine/models/replace.ts";
 import type { Overlay } from "../engine/ops/linear.ts";
 import { freeTensor } from "../engine/tensor/tensor.ts";
 import { fromHost } from "../engine/tensor/transfer.ts";
 import type { MemoryPart } from "./memory.ts";
+import { applyPrompts } from "./prompts/apply.ts";
+import type { PromptEdit } from "./prompts/edit.ts";
 import type { EditRequest } from "./requests.ts";
 
 /** ΔW = left · rightᵀ of one linear map, as a map from inputs to outputs, plus a dense part where there is one. */
@@ -50,6 +54,10 @@ export interface Edit {
   hparams: Record<string, unknown>;
   requests: EditRequest[];
   deltas: WeightDelta[];
+  /** What it puts beside the weights: slots, a codebook, a side matrix. */
+  additions?: Addition[];
+  /** Facts that are put before prompts about them; such an edit changes no weight. */
+  prompts?: PromptEdit;
   outcomes: EditOutcome[];
   /** What the next edit of a sequence must be given back, once this one is on the model. */
   memory?: MemoryPart;
@@ -77,5 +85,17 @@ export function applyDeltas(model: Model, deltas: readonly WeightDelta[]): Dispo
     w.overlays.push(overlay);
     applied.defer(() => w.overlays.splice(w.overlays.indexOf(overlay), 1));
   }
+  return applied.move();
+}
+
+/** Puts all of an edit on a model, weights and what leaves them alone; dispose the result to take it off again. */
+export function applyEdit(
+  model: Model,
+  { deltas, additions = [], prompts }: Pick<Edit, "deltas" | "additions" | "prompts">,
+): Disposable {
+  using applied = new DisposableStack();
+  applied.use(applyDeltas(model, deltas));
+  applied.use(layAdditions(model, additions));
+  if (prompts) applied.use(applyPrompts(model, prompts));
   return applied.move();
 }

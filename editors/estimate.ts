@@ -1,5 +1,6 @@
 /** What an edit will take, before it starts: rows, memory, arithmetic. For `--dry-run`. */
 import type { Dimensions } from "../engine/models/model.ts";
+import type { TargetPlan } from "./methods.ts";
 import { partsOf } from "./target_items.ts";
 import type { TargetRequest } from "./targets.ts";
 
@@ -49,4 +50,17 @@ export function estimateEdit(
   const activations = stepRows * (6 * D + 2 * q + 2 * kv + 3 * F) * above;
   const floats = activations + 2 * prepareRows * kv * above + lossRows * vocab + prepareRows * (2 * D + F);
   return { prepareRows, stepRows, lossRows, workBytes: 4 * floats, flops: once + steps * step };
+}
+
+/** Device bytes of a plan's work: of its largest request, or of all that run together. */
+export function workBytesOf(
+  dims: Dimensions,
+  { layer, steps, targets, training, work_mib, workBytes }: TargetPlan,
+): number {
+  if (workBytes !== undefined) return workBytes;
+  const each = targets.map((target) => estimateEdit(dims, target, { layer, steps }).workBytes)
+    .toSorted((a, b) => b - a);
+  const all = each.slice(0, training?.together).reduce((sum, bytes) => sum + bytes, 0);
+  if (training) return all;
+  return Math.max(each[0], Math.min(all, (work_mib ?? 0) * 2 ** 20));
 }

@@ -16,8 +16,9 @@ import { generate } from "../engine/models/generate.ts";
 import type { Model } from "../engine/models/model.ts";
 import { type ContextLengths, contextPlan, contexts } from "./contexts.ts";
 import { applyDeltas, type Edit, type EditOutcome, type WeightDelta } from "./edit.ts";
-import { type Hparams, nearest, parseHparams } from "./hparams.ts";
+import { type Hparams, parseHparams, requireKeys } from "./hparams.ts";
 import type { Method } from "./methods.ts";
+import { attributionBytes } from "./neurons/attribution.ts";
 import { findEasyEdit, findNeurons } from "./neurons/find.ts";
 import { predictWith } from "./neurons/interventions.ts";
 import { shiftSlots, updateSlots, wordEmbeddings } from "./neurons/slots.ts";
@@ -40,9 +41,7 @@ export const knSchema = z.object({
   share: z.number().min(0).max(1).default(0.7),
   /** And never in fewer prompts than this. */
   min_prompts: z.number().int().min(1).default(3),
-  /**
-   * How much of the old answer's embedding is taken out of a slot, and how much of the new one's comes in.
-   */
+  /** How much of the old answer's embedding is taken out of a slot, and how much of the new one's comes in. */
   norm_lambda1: z.number().min(0).default(1),
   norm_lambda2: z.number().min(0).default(8),
   /**
@@ -249,29 +248,23 @@ function method<S extends z.ZodObject, H extends z.infer<S> & Hparams & { steps:
       };
     },
     parse: (values, source) => parseHparams(schema, values, source) as { hparams: H; unknown: string[] },
-    requireKeys(keys) {
-      const known = Object.keys(schema.shape);
-      const key = keys.find((key) => !known.includes(key));
-      if (key === undefined) return;
-      const guess = nearest(key, known);
-      throw new InputError(`${name} has no hyper-parameter "${key}"`, {
-        hint: guess ? `Did you mean ${guess}?` : `It has ${known.join(", ")}`,
-      });
-    },
+    requireKeys: (keys) => requireKeys(name, schema, keys),
     statistics: () => [],
-    // One row a prompt for every point of every layer; half of the layers lie above a layer on average.
-    plan: (model, requests, hparams) => ({
-      layer: 0,
-      steps: Math.ceil(hparams.steps * model.dims.layers / 2),
-      targets: requests.map((request) => {
-        const { prompts, text } = tokenise(model, request, contextPlan(contexts(hparams)));
-        return {
+    plan(model, requests, hparams) {
+      const asked = requests.map((request) => tokenise(model, request, contextPlan(contexts(hparams))));
+      const bytes = asked.map(({ prompts }) => attributionBytes(model, prompts, hparams.steps));
+      return {
+        // One row a prompt for every point of every layer; half of the layers lie above a layer on average.
+        layer: 0,
+        steps: Math.ceil(hparams.steps * model.dims.layers / 2),
+        targets: asked.map(({ prompts, text }, i) => ({
           prompts: prompts.map((ids) => ({ text, ids, subjectLast: ids.length - 1 })),
-          target: tokeniseTarget(model.tokenizer, { text, ids: prompts[0] }, request.target).slice(0, 1),
+          target: tokeniseTarget(model.tokenizer, { text, ids: prompts[0] }, requests[i].target).slice(0, 1),
           kl: { text, ids: prompts[0].slice(0, 1), subjectLast: 0 },
-        };
-      }),
-    }),
+        })),
+        workBytes: Math.max(...bytes),
+      };
+    },
   };
 }
 

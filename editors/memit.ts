@@ -13,7 +13,7 @@ import { updateBesidePast } from "./past_keys.ts";
 import type { ClosedForm, LayerProblem, LayerUpdate } from "./spread.ts";
 
 /** Columns from which the n×n system is solved on the device. */
-const MANY = 600;
+export const MANY = 600;
 
 /** MEMIT's update. */
 export const MEMIT: ClosedForm<MemitHparams> = {

@@ -5,12 +5,17 @@ import { CLOSED_FORM } from "./closed_form_methods.ts";
 import { contextPlan, contexts } from "./contexts.ts";
 import type { Edit } from "./edit.ts";
 import { FINE_TUNING } from "./finetune/methods.ts";
+import { grace } from "./grace.ts";
 import { type Hparams, nearest, parseHparams, requireKeys, type RomeHparams, romeSchema } from "./hparams.ts";
+import { ice, ike } from "./ike.ts";
 import { kn, knEasyEdit } from "./kn.ts";
 import { type Recipe, romeRecipe } from "./recipes.ts";
 import type { EditRequest } from "./requests.ts";
+import { serac } from "./serac/serac.ts";
 import { type EditOptions, rome, romeTarget, type RomeVariant } from "./rome.ts";
+import { tPatcher } from "./t_patcher.ts";
 import type { TargetRequest } from "./targets.ts";
+import { ultraedit } from "./ultraedit.ts";
 
 /** What the optimisation of targets will do. */
 export interface TargetPlan {
@@ -19,6 +24,10 @@ export interface TargetPlan {
   targets: TargetRequest[];
   /** Device memory of targets optimised together, MiB; without it they follow one another. */
   work_mib?: number;
+  /** Device bytes beside the weights, of a method that does not optimise targets and knows better than these tell. */
+  workBytes?: number;
+  /** Of a method that trains: all requests of an update at once, and what training holds beside their work. */
+  training?: { together: number; deviceBytes: number; hostBytes: number };
 }
 
 /** One method, with the type of its hyper-parameters; they come from its own `parse` only. */
@@ -67,9 +76,15 @@ export const METHODS: readonly Method[] = [
   romeMethod("rome", "ROME (Meng et al. 2022): rank-one, as released, with its mixed keys"),
   romeMethod("p-rome", "p-ROME (Gupta et al. 2024): rank-one, the bare prompt's key throughout"),
   ...CLOSED_FORM,
+  ultraedit,
   ...FINE_TUNING,
   kn,
   knEasyEdit,
+  grace,
+  tPatcher,
+  ike,
+  ice,
+  serac,
 ];
 
 /** Whether two spellings name one method: "R-ROME", "r_rome" and "rrome" do. */

@@ -4,6 +4,7 @@
  */
 import { InputError } from "../engine/io/errors.ts";
 import type { Tokenizer } from "../engine/io/tokenizer.ts";
+import type { Model } from "../engine/models/model.ts";
 
 /** One edit: `prompt` with "{}" for the subject should continue with `target`. */
 export interface EditRequest {
@@ -68,6 +69,20 @@ export function validateRequest(request: EditRequest, where = "The request"): Ed
 export function requireRoom(tokens: number, { maxPositions }: { maxPositions: number }, what: string): void {
   if (tokens <= maxPositions) return;
   throw new InputError(`${what} has ${tokens} tokens; the model's context holds ${maxPositions}`);
+}
+
+/**
+ * A validated request as token ids.
+ * @throws {InputError} when the target has no token, or both together do not fit the context
+ */
+export function tokeniseRequest(model: Model, { prompt, subject, target }: EditRequest): {
+  prompt: TokenisedPrompt;
+  target: number[];
+} {
+  const tokens = tokenisePrompt(model.tokenizer, fill(prompt, subject));
+  const ids = tokeniseTarget(model.tokenizer, tokens, target);
+  requireRoom(tokens.ids.length + ids.length - 1, model.dims, `The prompt "${prompt}" with its target`);
+  return { prompt: tokens, target: ids };
 }
 
 /**

@@ -13,7 +13,7 @@ import type { Model } from "../engine/models/model.ts";
 import { contexts } from "./contexts.ts";
 import type { Edit, EditOutcome, WeightDelta } from "./edit.ts";
 import { applyDeltas } from "./edit.ts";
-import type { RomeHparams } from "./hparams.ts";
+import { requireLayers, type RomeHparams } from "./hparams.ts";
 import type { EditMemory } from "./memory.ts";
 import {
   type EditRequest,
@@ -77,6 +77,7 @@ export async function rome(
   options: EditOptions<RomeHparams>,
 ): Promise<Edit> {
   const { hparams, statistics, seed = 0 } = options;
+  requireLayers(model, hparams.layers);
   const valid = requests.map((r, i) =>
     validateRequest(r, requests.length > 1 ? `Request ${i + 1}` : undefined)
   );

@@ -14,8 +14,11 @@
  */
 import { generate } from "../engine/models/generate.ts";
 import { finalNorm, forward, type Model, weight } from "../engine/models/model.ts";
+import { nextLogits } from "../engine/models/next.ts";
 import { changedRoles } from "../engine/models/replace.ts";
+import { isRouted, routesOf } from "../engine/models/route.ts";
 import { packRows, selectRows } from "../engine/models/rows.ts";
+import { logSumExp } from "../engine/models/sample.ts";
 import type { Hooks } from "../engine/models/sites.ts";
 import type { Ctx } from "../engine/ops/context.ts";
 import { copy } from "../engine/ops/elementwise.ts";
@@ -93,6 +96,7 @@ export async function driftBaseline(model: Model, options: DriftOptions = {}): P
 /** Measures the model as it is now: with the edits that lie on it. */
 export async function drift(model: Model, baseline: DriftBaseline): Promise<Metrics> {
   const { logits, logProbs } = await read(model, baseline);
+  await putRouted(model, baseline.prompts, logits);
   const kls = divergences(baseline.logits, logits, model.dims.vocab);
   return {
     ...perplexity(logProbs),
@@ -101,6 +105,19 @@ export async function drift(model: Model, baseline: DriftBaseline): Promise<Metr
     "drift.norm_growth": largestGrowth(await overlaidChanges(model)),
     ...await repetitionOf(model, baseline),
   };
+}
+
+/** Prompts that an edit answers in another way than the weights alone do. Prose is no prompt: it stays as it is. */
+async function putRouted(
+  model: Model,
+  prompts: DriftBaseline["prompts"],
+  logits: Float32Array,
+): Promise<void> {
+  if (!isRouted(model)) return;
+  const routes = await routesOf(model, prompts);
+  const claimed = [...routes.keys()].filter((i) => routes[i].claimed);
+  const rows = await nextLogits(model, claimed.map((i) => prompts[i]));
+  claimed.forEach((i, at) => logits.set(rows[at], i * model.dims.vocab));
 }
 
 /** Cuts a text's ids where the context ends; a piece of one token predicts nothing. */
@@ -142,21 +159,14 @@ export function divergences(before: Float32Array, after: Float32Array, vocab: nu
   });
 }
 
-function logSumExp(row: Float32Array): number {
-  let top = -Infinity;
-  for (let i = 0; i < row.length; i++) if (row[i] > top) top = row[i];
-  let sum = 0;
-  for (let i = 0; i < row.length; i++) sum += Math.exp(row[i] - top);
-  return top + Math.log(sum);
-}
-
 /** The lowest layer with an edit on it; undefined when nothing is known to be edited. */
 function lowestEdited(model: Model): number | undefined {
-  const { weights, dims } = model;
+  const { weights, dims, parts } = model;
   const overlaid = [...weights.values()].filter(({ overlays }) => overlays.length > 0).map(({ role }) =>
     role
   );
-  const layers = [...overlaid, ...changedRoles(model)].map((role) =>
+  const beside = parts.flatMap(({ at }) => [...at.keys()]);
+  const layers = [...overlaid, ...changedRoles(model), ...beside].map((role) =>
     /^(head|final)\b/.test(role) ? dims.layers - 1 : Number(role.match(/^layer\.(\d+)\./)?.[1] ?? 0)
   );
   return layers.length ? Math.min(...layers) : undefined;

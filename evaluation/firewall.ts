@@ -5,7 +5,7 @@
  * Shares are multiples of 1/32, searched by bisection: damage and success are taken to grow with the share, so
  * the largest share within the budgets is also the likeliest of them to succeed.
  */
-import { applyDeltas, type Edit } from "../editors/edit.ts";
+import { applyEdit, type Edit } from "../editors/edit.ts";
 import { fill } from "../editors/requests.ts";
 import { show } from "../engine/io/errors.ts";
 import type { Model } from "../engine/models/model.ts";
@@ -88,7 +88,7 @@ export async function guard(
   baseline: GuardBaseline,
 ): Promise<Guarded> {
   const at = async (scale: number) => {
-    using _applied = applyDeltas(model, scaled(edit, scale).deltas);
+    using _applied = applyEdit(model, scaled(edit, scale));
     return await measure(model, budgets, baseline);
   };
   const full = await at(1);
@@ -99,6 +99,8 @@ export async function guard(
   const broken = bad.map(sentence);
   const refuse = (refused: string) => ({ edit, scale: 0, checks: checks(full), broken, refused });
 
+  if (edit.additions?.length) return refuse("What stands beside the weights cannot be taken back in part");
+  if (edit.prompts) return refuse("What stands before prompts cannot be taken back in part");
   const wanted = await succeeding(model, edit);
   if (wanted.length === 0) return refuse("The edit does not take even in full");
   let within: Measured[] | undefined;
@@ -162,7 +164,7 @@ async function measure(model: Model, budgets: Budgets, baseline: GuardBaseline):
 
 /** Requests that an edit fulfils, by position. */
 async function succeeding(model: Model, edit: Edit): Promise<number[]> {
-  using _applied = applyDeltas(model, edit.deltas);
+  using _applied = applyEdit(model, edit);
   const states = await requestStates(model, edit.requests);
   return edit.requests.flatMap((request, i) => editSucceeded(request, states[i]) ? [i] : []);
 }

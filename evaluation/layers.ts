@@ -1,25 +1,36 @@
 /**
- * The edits of a sequential run on one model: all changes of a weight lie on it as one factor pair, so a
- * thousand edits cost one product, and a run that goes on after a kill computes the same bits.
+ * The edits of a sequential run on one model: all changes of a weight lie on it as one (sum.ts), so a thousand
+ * edits cost one product, and a run that goes on after a kill computes the same bits. What stands
+ * beside the weights and prompts in front lie on it edit by edit, and make one memory there.
  */
-import { applyDeltas, type WeightDelta } from "../editors/edit.ts";
+import { applyDeltas, type Edit, type WeightDelta } from "../editors/edit.ts";
+import { applyPrompts } from "../editors/prompts/apply.ts";
+import type { PromptEdit } from "../editors/prompts/edit.ts";
+import type { Addition } from "../engine/models/additions/addition.ts";
+import { layAdditions } from "../engine/models/additions/lay.ts";
 import type { Model } from "../engine/models/model.ts";
+import { addUp } from "./sum.ts";
 
 /** Edits in order, applied together. */
 export class EditLayers implements Disposable {
   readonly #model: Model;
   readonly #roles = new Map<string, WeightDelta>();
+  readonly #additions: Addition[] = [];
+  readonly #prompts: PromptEdit[] = [];
   #applied: Disposable | undefined;
 
   constructor(model: Model) {
     this.#model = model;
   }
 
-  /** Lays deltas on top of those that are there. */
-  add(deltas: readonly WeightDelta[]): void {
+  /** Lays an edit on top of those that are there. */
+  async add(
+    { deltas, additions = [], prompts }: Pick<Edit, "deltas" | "additions" | "prompts">,
+  ): Promise<void> {
+    this.#additions.push(...additions);
+    if (prompts) this.#prompts.push(prompts);
     for (const delta of deltas) {
-      const below = this.#roles.get(delta.role);
-      this.#roles.set(delta.role, below ? sideBySide(below, delta) : delta);
+      this.#roles.set(delta.role, await addUp(this.#model, this.#roles.get(delta.role), delta));
     }
     this.#apply();
   }
@@ -37,34 +48,18 @@ export class EditLayers implements Disposable {
 
   #apply(): void {
     this.#applied?.[Symbol.dispose]();
-    this.#applied = applyDeltas(this.#model, [...this.#roles.values()]);
+    using applied = new DisposableStack();
+    applied.use(applyDeltas(this.#model, [...this.#roles.values()]));
+    applied.use(layAdditions(this.#model, this.#additions));
+    for (const prompts of this.#prompts) applied.use(applyPrompts(this.#model, prompts));
+    this.#applied = applied.move();
   }
 
   [Symbol.dispose](): void {
     this.#applied?.[Symbol.dispose]();
     this.#applied = undefined;
     this.#roles.clear();
+    this.#additions.length = 0;
+    this.#prompts.length = 0;
   }
-}
-
-/** ΔW₁ + ΔW₂ as one: ranks side by side, dense parts added. */
-function sideBySide(a: WeightDelta, b: WeightDelta): WeightDelta {
-  const join = (x: Float32Array, y: Float32Array) => {
-    const rows = (x.length + y.length) / (a.rank + b.rank || 1);
-    const out = new Float32Array(x.length + y.length);
-    for (let row = 0; row < rows; row++) {
-      const at = row * (a.rank + b.rank);
-      out.set(x.subarray(row * a.rank, (row + 1) * a.rank), at);
-      out.set(y.subarray(row * b.rank, (row + 1) * b.rank), at + a.rank);
-    }
-    return out;
-  };
-  const dense = a.dense && b.dense ? a.dense.map((x, i) => x + b.dense![i]) : a.dense ?? b.dense;
-  return {
-    role: a.role,
-    rank: a.rank + b.rank,
-    left: join(a.left, b.left),
-    right: join(a.right, b.right),
-    ...(dense ? { dense } : {}),
-  };
 }

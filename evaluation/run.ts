@@ -13,6 +13,7 @@ import { denseDelta, type Edit } from "../editors/edit.ts";
 import type { Hparams } from "../editors/hparams.ts";
 import { EditMemory, readMemory, writeMemory } from "../editors/memory.ts";
 import type { Method } from "../editors/methods.ts";
+import { fill } from "../editors/requests.ts";
 import type { Statistics } from "../editors/statistics.ts";
 import { GpuError } from "../engine/gpu/errors.ts";
 import { type TargetCache, targetCache } from "../editors/target_cache.ts";
@@ -130,10 +131,11 @@ async function relay({ folder, layers, memory }: Run, group: readonly EditCase[]
   const { failed, firewall } = folder.lines.get(group[0].id)!.edit;
   if (failed !== undefined || firewall?.refused !== undefined) return;
   const patch = await readPatch(folder.editPath(group[0].index));
-  layers!.add(patch.deltas.map((delta) => {
+  const deltas = patch.deltas.map((delta) => {
     if (delta.kind === "dense") return denseDelta(delta.role, delta.values);
     return { role: delta.role, rank: delta.ranks.length, left: delta.left, right: delta.right };
-  }));
+  });
+  await layers!.add(withGold({ ...patch, deltas }, group));
   const path = folder.memoryPath(group[0].index);
   if (await Deno.stat(path).then(() => true, () => false)) memory!.add(await readMemory(path));
 }
@@ -154,7 +156,7 @@ async function runGroup(run: Run, group: readonly EditCase[]): Promise<CaseLine[
   {
     using passing = layers ? undefined : new EditLayers(model);
     await phases.run("after", async () => {
-      (layers ?? passing)!.add(made.edit?.deltas ?? []);
+      await (layers ?? passing)!.add(made.edit ?? { deltas: [] });
       for (const one of group) after.push(await readCase(model, one, plan, seed));
     });
     const { drifting } = run;
@@ -214,7 +216,10 @@ async function makeEdit(run: Run, group: readonly EditCase[]): Promise<Made> {
   const { model, method, hparams, statistics, seed, targets, memory, budgets, guarding } = run;
   try {
     const requests = group.flatMap((one) => one.requests);
-    const whole = await method.run(model, requests, { hparams, statistics, seed, targets, memory });
+    const whole = withGold(
+      await method.run(model, requests, { hparams, statistics, seed, targets, memory }),
+      group,
+    );
     const cached = targets?.taken() ?? 0;
     const guarded = budgets && await guard(model, whole, budgets, guarding!);
     const refused = guarded?.refused;
@@ -244,6 +249,18 @@ async function makeEdit(run: Run, group: readonly EditCase[]): Promise<Made> {
     const failed = error.message;
     return { record: () => ({ steps: 0, warnings: [], changes: [], failed }) };
   }
+}
+
+/** Tells an oracle which prompts are in scope: those that ask for the new fact or what follows from it. */
+function withGold<E extends Pick<Edit, "prompts">>(edit: E, group: readonly EditCase[]): E {
+  if (edit.prompts?.scope.rule !== "gold") return edit;
+  let fact = 0;
+  const gold = new Map<string, number>();
+  for (const { requests, probes } of group) {
+    for (const { prompt, expect } of probes) if (expect !== "unchanged") gold.set(prompt, fact);
+    for (const request of requests) gold.set(fill(request.prompt, request.subject).text, fact++);
+  }
+  return { ...edit, prompts: { ...edit.prompts, gold } };
 }
 
 /** Every case after the last edit. */

@@ -1,21 +1,24 @@
 /**
  * Scores of continuations under teacher forcing, and the likeliest next tokens. All prompts go through the
- * model as one batch of rows; a prompt that occurs with several continuations is computed once, and the head
- * runs once on each row that predicts a target token.
+ * model as one batch of rows; a prompt that occurs with several continuations is computed once, so is a front
+ * that an edit puts before several prompts, and the head runs once on each row that predicts a target token.
  */
 import { requireRoom } from "../editors/requests.ts";
 import { InputError } from "../engine/io/errors.ts";
 import { finalNorm, forward, type Model, weight } from "../engine/models/model.ts";
+import { distinctLists, logitsOf, nextLogits } from "../engine/models/next.ts";
+import { byRoute, isRouted, type Route, routesOf } from "../engine/models/route.ts";
 import { packRows, selectRows, type Sequence } from "../engine/models/rows.ts";
-import { likeliest } from "../engine/models/sample.ts";
+import { likeliest, logSumExp } from "../engine/models/sample.ts";
 import type { Ctx } from "../engine/ops/context.ts";
-import { copy } from "../engine/ops/elementwise.ts";
-import { logits, vocabScores } from "../engine/ops/vocab_loss.ts";
+import { vocabScores } from "../engine/ops/vocab_loss.ts";
 import { createTensor, freeTensor } from "../engine/tensor/tensor.ts";
-import { fromHost, readF32, readTensors } from "../engine/tensor/transfer.ts";
+import { fromHost, readTensors } from "../engine/tensor/transfer.ts";
 
 /** A prompt and the continuation whose probability is wanted, as token ids. */
 export interface Continuation {
+  /** What stands before the prompt, shared by many; its keys and values are computed once a batch. */
+  front?: readonly number[];
   prompt: readonly number[];
   target: readonly number[];
 }
@@ -32,26 +35,71 @@ export interface TargetScore {
 const MAX_ROWS = 1024;
 
 /**
- * Scores continuations under teacher forcing, in the order of `items`.
+ * Scores continuations under teacher forcing, in the order of `items`. Edits that route prompts are asked first.
  * @throws {InputError} when a prompt is empty or does not fit the context with its continuation
  */
 export async function scoreTargets(model: Model, items: readonly Continuation[]): Promise<TargetScore[]> {
-  for (const { prompt, target } of items) {
+  if (!isRouted(model)) return await scorePlain(model, items);
+  const prompts = distinctLists(items.map(({ prompt }) => prompt));
+  const known = new Map((await routesOf(model, prompts)).map((route, i) => [prompts[i].join(), route]));
+  const asked = items.map((item) => ({ ...item, route: known.get(item.prompt.join())! }));
+  const mixed = (at: number) => asked[at].route.share !== undefined;
+  return await byRoute(asked.map(({ route }) => route), async (answers, at) => {
+    const alone = await scorePlain(
+      answers,
+      at.filter((i) => !mixed(i)).map((i) => ({ ...asked[i].route, target: asked[i].target })),
+    );
+    const both = await scoreMixed(model, at.filter(mixed).map((i) => asked[i]));
+    return at.map((i) => (mixed(i) ? both : alone).shift()!);
+  });
+}
+
+/** Where two models answer together, every place of a target is the end of a prompt. */
+async function scoreMixed(
+  model: Model,
+  items: readonly (Continuation & { route: Route })[],
+): Promise<TargetScore[]> {
+  const places = items.flatMap(({ route, prompt, target }) =>
+    target.map((_, t) => {
+      const fed = target.slice(0, t);
+      return { route: { ...route, prompt: [...route.prompt, ...fed] }, prompt: [...prompt, ...fed] };
+    })
+  );
+  const rows = await logitsOf(model, places);
+  return items.map(({ target }) => {
+    const own = rows.splice(0, target.length);
+    return {
+      logProbs: target.map((id, t) => own[t][id] - logSumExp(own[t])),
+      argmax: own.map((row) => likeliest(row, 1)[0]),
+    };
+  });
+}
+
+async function scorePlain(model: Model, items: readonly Continuation[]): Promise<TargetScore[]> {
+  for (const { front = [], prompt, target } of items) {
     if (prompt.length === 0) throw new InputError("Cannot score the continuation of an empty prompt");
-    requireRoom(prompt.length + target.length - 1, model.dims, "A prompt with its continuation");
+    const what = front.length
+      ? "A prompt with what stands before it and its continuation"
+      : "A prompt with its continuation";
+    requireRoom(front.length + prompt.length + target.length - 1, model.dims, what);
   }
   const scores: TargetScore[] = items.map(() => ({ logProbs: [], argmax: [] }));
-  const asked = items.map((item, i) => ({ ...item, key: item.prompt.join(), score: scores[i] }))
-    .filter(({ target }) => target.length > 0);
-  const grouped = [...Map.groupBy(asked, ({ key }) => key).values()].flat();
+  const asked = items.map(({ front = [], prompt, target }, i): Asked => {
+    const before = front.join();
+    return { front, prompt, target, before, key: `${before};${prompt.join()}`, score: scores[i] };
+  }).filter(({ target }) => target.length > 0);
+  const grouped = [...Map.groupBy(asked, ({ before }) => before).values()]
+    .flatMap((some) => [...Map.groupBy(some, ({ key }) => key).values()].flat());
+  // A front is one to a batch, whatever its length.
   const rowsOf = (item: Asked, before?: Asked) =>
-    item.target.length + (item.key === before?.key ? 0 : item.prompt.length);
+    item.target.length + (item.key === before?.key && !item.front.length ? 0 : item.prompt.length);
   for (const batch of batches(grouped, rowsOf)) await scoreBatch(model, batch);
   return scores;
 }
 
-/** A continuation with the name of its prompt and the place for its score. */
-interface Asked extends Continuation {
+/** A continuation with the names of its front and its prompt, and the place for its score. */
+interface Asked extends Required<Continuation> {
+  before: string;
   key: string;
   score: TargetScore;
 }
@@ -111,28 +159,44 @@ interface Wanted {
 
 /**
  * Sequences in which every prompt is computed once: it goes on with its longest target, and a target that
- * begins otherwise is a tail over the prompt's rows. The last token of a target is never fed.
- * @param items those of one prompt next to each other
+ * begins otherwise is a tail over the prompt's rows. A front is the start of the first sequence that has it;
+ * over it a tail is a prompt with its target. The last token of a target is never fed.
+ * @param items those of one front, and of one prompt, next to each other
  */
 function packContinuations(items: readonly Asked[]): { sequences: Sequence[]; wanted: Wanted[] } {
   const sequences: Sequence[] = [];
   const wanted: Wanted[] = [];
+  const fronts = new Map<string, number>();
   let end = 0;
   for (const group of Map.groupBy(items, ({ key }) => key).values()) {
-    const { prompt } = group[0];
-    const slot = end, count = prompt.length;
-    const runs: { fed: readonly number[]; row: number }[] = [];
+    const { front, prompt, before } = group[0];
+    /** A fed target: the row of the prompt's last token, and that of its own first one. */
+    const runs: { fed: readonly number[]; last: number; row: number }[] = [];
     for (const { target, score } of group.toSorted((a, b) => b.target.length - a.target.length)) {
       const fed = target.slice(0, -1);
       let run = runs.find((known) => fed.every((id, t) => id === known.fed[t]));
       if (!run) {
-        const tail = runs.length > 0;
-        sequences.push({ ids: [...prompt, ...fed], ...tail && { from: count, prefix: { slot, count } } });
-        runs.push(run = { fed, row: tail ? end : end + count });
-        end = run.row + fed.length;
+        const ids = [...front, ...prompt, ...fed];
+        // What the sequence has in common with rows that are there already.
+        const shared = front.length
+          ? fronts.get(before)
+          : runs.length
+          ? runs[0].last - prompt.length + 1
+          : undefined;
+        const count = front.length || prompt.length;
+        sequences.push({
+          ids,
+          prompt: front.length + prompt.length,
+          ...shared !== undefined && { from: count, prefix: { slot: shared, count } },
+        });
+        if (front.length && shared === undefined) fronts.set(before, end);
+        end += shared === undefined ? ids.length : ids.length - count;
+        const row = end - fed.length;
+        const over = shared !== undefined && !front.length;
+        runs.push(run = { fed, last: over ? runs[0].last : row - 1, row });
       }
-      const { row } = run;
-      target.forEach((id, t) => wanted.push({ row: t === 0 ? slot + count - 1 : row + t - 1, id, score }));
+      const { last, row } = run;
+      target.forEach((id, t) => wanted.push({ row: t === 0 ? last : row + t - 1, id, score }));
     }
   }
   return { sequences, wanted };
@@ -158,45 +222,11 @@ export async function topTokens(
   prompts: readonly (readonly number[])[],
   k: number,
 ): Promise<TokenProbability[][]> {
-  for (const ids of prompts) requireRoom(ids.length, model.dims, "A prompt");
-  const out: TokenProbability[][] = [];
-  for (const batch of batches(prompts, (ids) => ids.length)) out.push(...await topOfBatch(model, batch, k));
-  return out;
-}
-
-async function topOfBatch(
-  model: Model,
-  prompts: readonly (readonly number[])[],
-  k: number,
-): Promise<TokenProbability[][]> {
-  const { gpu, dims } = model;
-  const sequences = prompts.map((ids) => ({ ids }));
-  const packing = { windows: dims.windows };
-  using rows = packRows(gpu, sequences, packing);
-  using select = selectRows(
-    gpu,
-    rows,
-    prompts.map((ids, i) => rows.rowOf(i, ids.length - 1)),
-    sequences,
-    packing,
-  );
-  const kept = createTensor(gpu, "logits", [prompts.length, dims.vocab]);
-  try {
-    const ctx: Ctx = { gpu, r: gpu.recorder() };
-    const h = finalNorm(ctx, model, forward(ctx, model, rows, { select }));
-    copy(ctx, logits(ctx, h, weight(model, "head")), kept);
-    using plan = ctx.r.finish("top tokens");
-    plan.run();
-    const all = await readF32(gpu, kept);
-    return prompts.map((_, i) => likeliestOf(all.subarray(i * dims.vocab, (i + 1) * dims.vocab), k));
-  } finally {
-    freeTensor(gpu, kept);
-  }
+  return (await nextLogits(model, prompts)).map((row) => likeliestOf(row, k));
 }
 
 function likeliestOf(row: Float32Array, k: number): TokenProbability[] {
   const best = likeliest(row, k);
-  const top = row[best[0]];
-  const total = row.reduce((sum, z) => sum + Math.exp(z - top), 0);
-  return best.map((id) => ({ id, p: Math.exp(row[id] - top) / total }));
+  const total = logSumExp(row);
+  return best.map((id) => ({ id, p: Math.exp(row[id] - total) }));
 }

@@ -120,7 +120,8 @@ async function choose(model: Model, { cases, facts }: SuggestOptions) {
   return { chosen: [...known, ...rest], known: known.length };
 }
 
-function matchOf(config: ModelConfig): Record<string, unknown> {
+/** The config's values by which a recipe knows its model. */
+export function matchOf(config: ModelConfig): Record<string, unknown> {
   const { type, width, layers, inner } = config;
   return { type, ...("variant" in config ? { variant: config.variant } : {}), width, layers, inner };
 }

@@ -17,6 +17,7 @@ import { INDEX, openBaseFiles } from "./base_files.ts";
 import { type TensorChange, writeCheckpoint } from "./checkpoint.ts";
 import { baseHeaders, openOriginals, type Originals, writeOriginals } from "./originals.ts";
 import { baseName, type Patch, readPatch, requireBase, writePatch } from "./patch.ts";
+import { requireWeights } from "./prompt_patch.ts";
 import { partsOf, stackPatches } from "./stack.ts";
 
 /** The record. */
@@ -87,6 +88,7 @@ export async function applyPatches(
   patches: readonly Patch[],
   options: ApplyProgress & { names?: readonly string[] } = {},
 ): Promise<Applied> {
+  for (const patch of patches) requireWeights(patch, "a checkpoint");
   const { names, ...rest } = options;
   const record = await readRecord(checkpoint.path);
   if (record && patches.every(({ base }) => base.hash === record.base.hash)) {

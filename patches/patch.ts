@@ -4,9 +4,11 @@
  */
 import { basename, resolve } from "node:path";
 import manifest from "../deno.json" with { type: "json" };
-import { applyDeltas, denseDelta, type Edit, type WeightDelta } from "../editors/edit.ts";
+import { applyEdit, denseDelta, type Edit, type WeightDelta } from "../editors/edit.ts";
+import type { PromptEdit } from "../editors/prompts/edit.ts";
 import type { EditRequest } from "../editors/requests.ts";
 import type { Checkpoint } from "../engine/io/checkpoint.ts";
+import type { Addition } from "../engine/models/additions/addition.ts";
 import { InputError, show } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import { checkpointLayout } from "../engine/models/layout.ts";
@@ -28,6 +30,10 @@ export interface PatchPart {
   requests: number;
   /** Its changes: so many of the tensor's next ranks, or without `rank` the tensor's next dense change. */
   tensors: { tensor: string; rank?: number }[];
+  /** How many of the stack's additions, after those of the parts before it. */
+  additions?: number;
+  /** Of prompts in front: how many of the stack's facts. */
+  facts?: number;
 }
 
 /** ΔW = left · rightᵀ of a linear map, whatever the orientation it is stored in. */
@@ -60,7 +66,7 @@ export interface DenseDelta {
 
 export type TensorDelta = LowRankDelta | DenseDelta;
 
-/** An edit that changes weights. */
+/** An edit: changes of weights, or prompts in front. */
 export interface Patch {
   /** The model that it was made for: `Checkpoint.hash()`, and the name of its folder or file without path. */
   base: { hash: string; name: string };
@@ -73,6 +79,10 @@ export interface Patch {
    * One a tensor; in a stack several of one tensor where some are dense. ΔW is their sum, in this order.
    */
   deltas: TensorDelta[];
+  /** What it puts beside the weights, in order. */
+  additions?: Addition[];
+  /** Facts that are put before prompts about them; such a patch has no deltas. See prompt_patch.ts. */
+  prompts?: PromptEdit;
   /** The version of emend that made it. */
   version: string;
   /** Of a stack: its patches in order; see stack.ts. */
@@ -85,9 +95,9 @@ export interface Patch {
  * @throws {InputError} when the edit changes no weight
  */
 export async function patchOf(model: LoadedModel, edit: Edit): Promise<Patch> {
-  const { method, hparams, requests, deltas } = edit;
+  const { method, hparams, requests, deltas, additions = [], prompts } = edit;
   const roles = [...new Set(deltas.map((delta) => delta.role))];
-  if (roles.length === 0) {
+  if (roles.length === 0 && additions.length === 0 && !prompts) {
     throw new InputError(`An edit by ${method} that changes no weight cannot be saved as a patch`);
   }
   const { checkpoint } = model;
@@ -101,6 +111,8 @@ export async function patchOf(model: LoadedModel, edit: Edit): Promise<Patch> {
       const parts = deltas.filter((delta) => delta.role === role);
       return [...lowRankOf(model, role, parts, requests.length), ...denseOf(model, role, parts)];
     }),
+    ...(additions.length ? { additions: [...additions] } : {}),
+    ...(prompts ? { prompts } : {}),
     version: manifest.version,
   };
 }
@@ -157,7 +169,8 @@ export async function requireBase(
  * @throws {InputError} when a tensor of the patch is none that the model runs with, or has another shape
  */
 export function applyPatch(model: Model, patch: Patch): Disposable {
-  return applyDeltas(model, patch.deltas.map((delta) => overlayOf(model, delta)));
+  const deltas = patch.deltas.map((delta) => overlayOf(model, delta));
+  return applyEdit(model, { ...patch, deltas });
 }
 
 /** The folder's or file's own name: where a model lies is nobody else's business. */

@@ -15,11 +15,17 @@ import {
 import { openFile } from "../engine/io/source.ts";
 import { canonical } from "./canonical.ts";
 import type { Patch, PatchPart, TensorDelta } from "./patch.ts";
+import type { Addition } from "../engine/models/additions/addition.ts";
+import { additionOf, additionSchema, additionTensor, recordOfAddition } from "./addition_file.ts";
+import { parsePromptPatch, PROMPT_FORMAT, writePromptPatch } from "./prompt_patch.ts";
 import { partsOf } from "./stack.ts";
 
 const FORMAT = "emend-patch";
-/** Version 2 may list a tensor several times, which a reader of version 1 would refuse. */
-const [ONCE, REPEATED] = ["1", "2"];
+/**
+ * Version 2 may list a tensor several times, which a reader of version 1 would refuse; version 3 has additions
+ * as well.
+ */
+const [ONCE, REPEATED, BESIDE] = ["1", "2", "3"];
 
 /** A metadata string that holds JSON. */
 const json = <T extends z.ZodType>(schema: T) =>
@@ -53,14 +59,16 @@ const metadataSchema = z.object({
   method: z.string().min(1),
   hparams: json(z.record(z.string(), z.unknown())),
   requests: json(z.array(requestSchema)),
-  tensors: json(z.array(tensorSchema).min(1)),
+  tensors: json(z.array(tensorSchema)),
+  additions: json(z.array(additionSchema).min(1)).optional(),
   emend_version: z.string().min(1),
   stack: json(z.array(z.object({
     base_name: z.string().min(1),
     method: z.string().min(1),
     hparams: z.record(z.string(), z.unknown()),
     requests: z.number().int().min(0),
-    tensors: z.array(z.object({ name: z.string(), rank: z.number().int().min(1).optional() })).min(1),
+    tensors: z.array(z.object({ name: z.string(), rank: z.number().int().min(1).optional() })),
+    additions: z.number().int().min(1).optional(),
     emend_version: z.string().min(1),
   }))).optional(),
 });
@@ -72,19 +80,25 @@ type TensorRecord = z.infer<typeof tensorSchema>;
  * @throws {InputError} when a change is not finite, or the file cannot be written
  */
 export async function writePatch(path: string, patch: Patch): Promise<void> {
-  const { base, modelType, method, hparams, requests, deltas, version, parts } = patch;
+  if (patch.prompts) return await writePromptPatch(path, patch);
+  const { base, modelType, method, hparams, requests, deltas, additions = [], version, parts } = patch;
   const times = new Map<string, number>();
   const tensors = deltas.flatMap((delta) => {
     const time = (times.get(delta.tensor) ?? 0) + 1;
     times.set(delta.tensor, time);
     return tensorsOf(delta, time, path);
   });
+  additions.forEach((addition, i) => {
+    for (const [name, { shape, values }] of addition.tensors) {
+      tensors.push(tensorOut(additionTensor(i, name), [...shape], values, path));
+    }
+  });
   const records = deltas.map(({ tensor: name, role, layout, ...rest }): TensorRecord => (
     { name, role, layout, ranks: rest.kind === "low-rank" ? rest.ranks : undefined }
   ));
   await writeSafetensors(path, tensors, {
     format: FORMAT,
-    format_version: times.size === deltas.length ? ONCE : REPEATED,
+    format_version: additions.length ? BESIDE : times.size === deltas.length ? ONCE : REPEATED,
     base_hash: base.hash,
     base_name: base.name,
     model_type: modelType,
@@ -92,6 +106,7 @@ export async function writePatch(path: string, patch: Patch): Promise<void> {
     hparams: canonical(hparams),
     requests: canonical(requests),
     tensors: canonical(records),
+    ...(additions.length ? { additions: canonical(additions.map(recordOfAddition)) } : {}),
     emend_version: version,
     ...(parts === undefined ? {} : { stack: canonical(parts.map(recordOf)) }),
   });
@@ -104,7 +119,8 @@ export async function writePatch(path: string, patch: Patch): Promise<void> {
 export async function readPatch(path: string): Promise<Patch> {
   const source = await openFile(path);
   try {
-    return await parsePatch(await parseSafetensors(source));
+    const file = await parseSafetensors(source);
+    return await (file.metadata.format === PROMPT_FORMAT ? parsePromptPatch(file) : parsePatch(file));
   } finally {
     source.close();
   }
@@ -131,6 +147,10 @@ async function parsePatch(file: SafetensorsFile): Promise<Patch> {
     return { shape, values: toFloat32(dtype, bytes) };
   }
 
+  const additions: Addition[] = [];
+  for (const [i, record] of (metadata.additions ?? []).entries()) {
+    additions.push(await additionOf(record, i, path, take));
+  }
   const deltas: TensorDelta[] = [];
   const times = new Map<string, number>();
   const owners = new Map<string, string>();
@@ -187,6 +207,7 @@ async function parsePatch(file: SafetensorsFile): Promise<Patch> {
     hparams: metadata.hparams,
     requests,
     deltas,
+    ...(additions.length ? { additions } : {}),
     version: metadata.emend_version,
     ...(metadata.stack === undefined ? {} : { parts: metadata.stack.map(partOf) }),
   };
@@ -201,14 +222,14 @@ async function parsePatch(file: SafetensorsFile): Promise<Patch> {
 
 type PartRecord = NonNullable<z.infer<typeof metadataSchema>["stack"]>[0];
 
-function recordOf({ base, method, hparams, requests, tensors, version }: PatchPart): PartRecord {
+function recordOf({ base, tensors, version, facts: _, ...rest }: PatchPart): PartRecord {
   const records = tensors.map(({ tensor: name, rank }) => ({ name, rank }));
-  return { base_name: base.name, method, hparams, requests, tensors: records, emend_version: version };
+  return { ...rest, base_name: base.name, tensors: records, emend_version: version };
 }
 
-function partOf({ base_name, method, hparams, requests, tensors, emend_version }: PartRecord): PatchPart {
-  const changes = tensors.map(({ name: tensor, ...rest }) => ({ tensor, ...rest }));
-  return { base: { name: base_name }, method, hparams, requests, tensors: changes, version: emend_version };
+function partOf({ base_name, tensors, emend_version, ...rest }: PartRecord): PatchPart {
+  const changes = tensors.map(({ name: tensor, ...rank }) => ({ tensor, ...rank }));
+  return { ...rest, base: { name: base_name }, tensors: changes, version: emend_version };
 }
 
 /** The file's name of a part of a change; a tensor that is listed again gets a number: NAME.delta.2. */
@@ -229,27 +250,41 @@ function checkMetadata(
       },
     );
   }
-  if (version !== ONCE && version !== REPEATED) {
+  if (version !== ONCE && version !== REPEATED && version !== BESIDE) {
     throw new InputError(
-      `${path} is a patch in format version ${show(version)}; this emend reads ${ONCE} and ${REPEATED}`,
+      `${path} is a patch in format version ${
+        show(version)
+      }; this emend reads ${ONCE}, ${REPEATED} and ${BESIDE}`,
       { hint: "Update emend" },
     );
   }
   const result = metadataSchema.safeParse(metadata);
-  if (result.success) return { ...result.data, format_version: version };
+  const data = result.data;
+  if (data && data.tensors.length === 0 && !data.additions) {
+    throw new InputError(`Cannot read ${path}: bad tensors in its metadata: it changes nothing`);
+  }
+  if (data?.additions && version !== BESIDE) {
+    throw new InputError(
+      `Cannot read ${path}: it has additions, which format version ${version} does not know`,
+    );
+  }
+  if (data) return { ...data, format_version: version };
   const { path: at, message } = result.error.issues[0];
   throw new InputError(`Cannot read ${path}: bad ${at.map(String).join(".")} in its metadata: ${message}`);
 }
 
+function tensorOut(name: string, shape: number[], values: Float32Array, path: string, of = name): TensorOut {
+  const bytes = fromFloat32("F32", values);
+  if (findNonFinite({ dtype: "F32" }, bytes) >= 0) {
+    throw new InputError(`Cannot write ${path}: the change of ${show(of)} is not finite`);
+  }
+  return { name, dtype: "F32", shape, data: () => [bytes] };
+}
+
 function tensorsOf(delta: TensorDelta, time: number, path: string): TensorOut[] {
   const { tensor } = delta;
-  const out = (part: "left" | "right" | "delta", shape: number[], values: Float32Array): TensorOut => {
-    const bytes = fromFloat32("F32", values);
-    if (findNonFinite({ dtype: "F32" }, bytes) >= 0) {
-      throw new InputError(`Cannot write ${path}: the change of ${show(tensor)} is not finite`);
-    }
-    return { name: partName(tensor, part, time), dtype: "F32", shape, data: () => [bytes] };
-  };
+  const out = (part: "left" | "right" | "delta", shape: number[], values: Float32Array) =>
+    tensorOut(partName(tensor, part, time), shape, values, path, tensor);
   if (delta.kind === "dense") return [out("delta", delta.shape, delta.values)];
   const { left, right, ranks: { length: rank } } = delta;
   return [out("left", [left.length / rank, rank], left), out("right", [right.length / rank, rank], right)];

@@ -8,6 +8,7 @@ import { fromFloat32 } from "../engine/io/convert.ts";
 import { InputError, show } from "../engine/io/errors.ts";
 import { type TensorOut, writeSafetensors } from "../engine/io/safetensors.ts";
 import type { LowRankDelta, Patch } from "./patch.ts";
+import { requireWeights } from "./prompt_patch.ts";
 
 /**
  * Writes adapter_config.json and adapter_model.safetensors, atomically. Every factor is filled up with zeros
@@ -16,6 +17,7 @@ import type { LowRankDelta, Patch } from "./patch.ts";
  * @throws {InputError} when a tensor's change has no low rank, or the folder cannot be written
  */
 export async function writePeft(dir: string, patch: Patch): Promise<void> {
+  requireWeights(patch, "a PEFT adapter");
   const deltas = patch.deltas.map((delta): LowRankDelta => {
     if (delta.kind === "low-rank") return delta;
     throw new InputError(

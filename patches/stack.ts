@@ -5,9 +5,11 @@
  */
 import manifest from "../deno.json" with { type: "json" };
 import { InputError, show } from "../engine/io/errors.ts";
+import { recordOfAddition } from "./addition_file.ts";
 import { canonical } from "./canonical.ts";
 import { pickColumns, sideBySide } from "./columns.ts";
 import type { LowRankDelta, Patch, PatchPart, TensorDelta } from "./patch.ts";
+import { partsOfPrompts, stackPrompts } from "./prompt_patch.ts";
 
 /**
  * Stacks patches in order; stacks among them give their parts. A stack of one patch is that patch.
@@ -26,7 +28,9 @@ export function stackPatches(patches: readonly Patch[]): Patch {
         `patch ${other + 1} for ${name(parts[other])}`,
     );
   }
+  if (parts.some(({ prompts }) => prompts)) return stackPrompts(parts);
   const requests = parts.flatMap((part) => part.requests);
+  const additions = parts.flatMap((part) => part.additions ?? []);
   const same = (key: "method" | "hparams") =>
     parts.every((part) => canonical(part[key]) === canonical(first[key]));
   return {
@@ -36,6 +40,7 @@ export function stackPatches(patches: readonly Patch[]): Patch {
     hparams: same("method") && same("hparams") ? first.hparams : {},
     requests,
     deltas: joinDeltas(parts),
+    ...(additions.length ? { additions } : {}),
     version: manifest.version,
     parts: parts.map((part): PatchPart => ({
       base: { name: part.base.name },
@@ -43,6 +48,7 @@ export function stackPatches(patches: readonly Patch[]): Patch {
       hparams: part.hparams,
       version: part.version,
       requests: part.requests.length,
+      ...(part.additions ? { additions: part.additions.length } : {}),
       tensors: part.deltas.map((delta) =>
         delta.kind === "dense" ? { tensor: delta.tensor } : { tensor: delta.tensor, rank: delta.ranks.length }
       ),
@@ -56,10 +62,11 @@ export function stackPatches(patches: readonly Patch[]): Patch {
  */
 export function partsOf(patch: Patch): Patch[] {
   if (patch.parts === undefined) return [patch];
+  if (patch.prompts) return partsOfPrompts(patch);
   const left = new Map<string, TensorDelta[]>();
   for (const delta of patch.deltas) left.set(delta.tensor, [...left.get(delta.tensor) ?? [], delta]);
   const used = new Map<TensorDelta, number>();
-  let firstRequest = 0;
+  let firstRequest = 0, addition = 0;
   const parts = patch.parts.map((part): Patch => {
     const requests = patch.requests.slice(firstRequest, firstRequest + part.requests);
     const deltas = part.tensors.map(({ tensor, rank }) => {
@@ -77,11 +84,18 @@ export function partsOf(patch: Patch): Patch[] {
     firstRequest += part.requests;
     const { method, hparams, version } = part;
     const base = { hash: patch.base.hash, name: part.base.name };
-    return { base, modelType: patch.modelType, method, hparams, requests, deltas, version };
+    const additions = patch.additions?.slice(addition, addition += part.additions ?? 0) ?? [];
+    const made = { base, modelType: patch.modelType, method, hparams, requests, deltas, version };
+    return additions.length ? { ...made, additions } : made;
   });
   if (firstRequest !== patch.requests.length) {
     throw new InputError(
       `The stack has ${patch.requests.length} requests, its parts ${firstRequest} together`,
+    );
+  }
+  if (addition !== (patch.additions?.length ?? 0)) {
+    throw new InputError(
+      `The stack has ${patch.additions?.length ?? 0} additions, its parts ${addition} together`,
     );
   }
   const stray = [...left].find(([, deltas]) => deltas.length > 0);
@@ -126,13 +140,20 @@ export function findParts(patch: Patch, other: Patch, name = "The patch"): numbe
 /** Whether two patches would be the same file. */
 function samePatch(a: Patch, b: Patch): boolean {
   const plain = (patch: Patch) =>
-    canonical({ ...patch, deltas: patch.deltas.map(({ kind, tensor, role }) => ({ kind, tensor, role })) });
+    canonical({
+      ...patch,
+      deltas: patch.deltas.map(({ kind, tensor, role }) => ({ kind, tensor, role })),
+      additions: patch.additions?.map(recordOfAddition) ?? [],
+    });
   if (plain(a) !== plain(b)) return false;
   const bits = (values: Float32Array) => new Uint32Array(values.buffer, values.byteOffset, values.length);
   const equal = (x: Float32Array, y: Float32Array) => {
     const [p, q] = [bits(x), bits(y)];
     return p.length === q.length && p.every((word, i) => word === q[i]);
   };
+  const beside = (patch: Patch) => patch.additions?.flatMap(({ tensors }) => [...tensors.values()]) ?? [];
+  const others = beside(b);
+  if (!beside(a).every(({ values }, i) => equal(values, others[i].values))) return false;
   return a.deltas.every((x, i) => {
     const y = b.deltas[i];
     if (x.kind === "dense" || y.kind === "dense") {

@@ -20,7 +20,8 @@ const MAY_IMPORT: Record<string, string[]> = {
   "patches": ["engine", "editors", "deno.json"],
   "evaluation": ["engine", "editors", "patches", "atlas", "deno.json"],
   "atlas": ["engine/io"],
-  "cli": ["engine", "editors", "patches", "evaluation", "atlas", "mod.ts", "deno.json"],
+  "training": ["engine", "editors", "evaluation", "atlas", "deno.json"],
+  "cli": ["engine", "editors", "patches", "evaluation", "training", "atlas", "mod.ts", "deno.json"],
   "cli.ts": ["cli", "engine", "mod.ts"],
   "mod.ts": ["engine", "editors", "patches", "evaluation", "atlas", "deno.json"],
 };
@@ -94,6 +95,7 @@ const ts = [
   "patches/",
   "tests/",
   "tools/",
+  "training/",
 ]
   .flatMap((folder) =>
     folder === ""

@@ -5,6 +5,7 @@ import { checkWritable } from "../../engine/io/atomic.ts";
 import { applyPatches, ORIGINALS, RECORD, STACK } from "../../patches/applied.ts";
 import { checkCheckpointFolder, type TensorChange, writeCheckpoint } from "../../patches/checkpoint.ts";
 import { type Patch, requireBase } from "../../patches/patch.ts";
+import { requireWeights } from "../../patches/prompt_patch.ts";
 import { partsOf, stackPatches } from "../../patches/stack.ts";
 import { printJson } from "../terminal.ts";
 import { bytes, changesTable, collect, openFiles, patchesTable, readPatches, stages } from "./common.ts";
@@ -82,6 +83,7 @@ async function runMerge(flags: Flags): Promise<void> {
   await checkCheckpointFolder(out, checkpoint);
   for (const [i, patch] of patches.entries()) await requireBase(patch, { checkpoint }, flags.patch[i]);
   const patch = stackPatches(patches);
+  requireWeights(patch, "a checkpoint");
   using bars = stages();
   const changes = await writeCheckpoint(out, checkpoint, patch.deltas, { onProgress: bars.onProgress });
   bars[Symbol.dispose]();

@@ -1,6 +1,7 @@
 /** `emend patch show`: what is in patch files. */
 import { Command } from "npm:commander@15.1.0";
 import { join } from "node:path";
+import type { PromptEdit } from "../../editors/prompts/edit.ts";
 import { readRecord, STACK } from "../../patches/applied.ts";
 import { storedShape } from "../../patches/changes.ts";
 import { measureChanges, type TensorChange } from "../../patches/checkpoint.ts";
@@ -63,6 +64,7 @@ async function describe(file: string, patch: Patch) {
     hparams: patch.hparams,
     emend_version: patch.version,
     requests: patch.requests,
+    ...patch.prompts ? { prompts: promptsOf(patch.prompts) } : {},
     patches: parts.map((part) => ({
       method: part.method,
       hparams: part.hparams,
@@ -84,6 +86,17 @@ async function describe(file: string, patch: Patch) {
   };
 }
 
+/** The JSON of prompts in front; embeddings are left out. */
+function promptsOf({ scope, facts, answers }: PromptEdit) {
+  const { rule, alone, measure, limit, encoder } = scope;
+  return {
+    scope: { rule, alone, measure, limit },
+    encoder,
+    answers,
+    facts: facts.map(({ text, front }) => ({ text, front })),
+  };
+}
+
 function print(
   shown: Awaited<ReturnType<typeof describe>> & { file: string; base_matches?: boolean },
   patch: Patch,
@@ -102,7 +115,26 @@ function print(
   }
   if (requests.length > 0) console.log(`\n${patchesTable(parts)}`);
   console.log("");
-  if (changes) console.log(changesTable(changes));
+  if (shown.prompts) {
+    const { facts, encoder, scope, answers } = shown.prompts;
+    const alone = scope.alone && facts.length === 1
+      ? "before every prompt"
+      : `${scope.rule}, ${scope.measure} ${scope.measure === "cosine" ? "at least" : "below"} ${
+        scope.limit.toPrecision(3)
+      } (${encoder.kind === "states" ? "the model's own states" : encoder.name})`;
+    console.log(`in front: ${facts.length === 1 ? "1 fact" : `${facts.length} facts`}, ${alone}`);
+    console.log(
+      `answers:  the base${
+        answers.kind === "adapter" ? ` with the ${answers.editor} editor's adapter` : ""
+      }\n`,
+    );
+    console.log(table([
+      ["prompts about", "get in front"],
+      ...facts.map((
+        { text, front },
+      ) => [text, `${front.length} characters, …${JSON.stringify(front.slice(-60))}`]),
+    ]));
+  } else if (changes) console.log(changesTable(changes));
   else {
     console.log(table([
       ["tensor", "shape", "rank", "change", "size"],

@@ -96,14 +96,17 @@ function show(value: unknown): string {
   return Array.isArray(value) ? value.join(", ") : String(value);
 }
 
-/** Writes the result and its pictures; returns the files' paths. */
+/**
+ * Writes the numbers, then their pictures, each whole or not at all; an earlier trace's are gone before, so that
+ * a folder's pictures are always of its numbers.
+ * @returns the files' paths
+ */
 export async function writeResult(
   folder: string,
   { traces, ...result }: TraceResult,
   averages: TraceAverages | undefined,
   about: About,
 ): Promise<string[]> {
-  await Deno.mkdir(folder, { recursive: true });
   const captions = { model: about.model, window: result.window };
   const facts = `${traces.length} facts of ${about.dataset}`;
   const pictures: Record<string, Spec> = averages
@@ -113,15 +116,19 @@ export async function writeResult(
     }
     : { heatmap: factPicture(traces[0], captions) };
   const numbers = { ...about, ...result, ...(averages ? { averages } : traces[0]) };
-  await writeFileAtomic(`${folder}/${RESULT}`, compact(numbers));
-  const files = [`${folder}/${RESULT}`, ...averages ? [`${folder}/${CASES}`] : []];
-  for (const [name, spec] of Object.entries(pictures)) {
-    const svg = await drawSvg(spec, name, "paper");
-    await writeFileAtomic(`${folder}/${name}.svg`, svg);
-    await writeFileAtomic(`${folder}/${name}.png`, await drawPng(svg));
-    files.push(`${folder}/${name}.svg`, `${folder}/${name}.png`);
+  const files = [RESULT, ...averages ? [CASES] : []];
+  const drawn = Object.keys(pictures).flatMap((name) => [`${name}.svg`, `${name}.png`]);
+  await Deno.mkdir(folder, { recursive: true });
+  for await (const { name } of Deno.readDir(folder)) {
+    if (OURS.test(name) && !files.includes(name)) await Deno.remove(`${folder}/${name}`);
   }
-  return files;
+  await writeFileAtomic(`${folder}/${RESULT}`, compact(numbers));
+  for (const [name, spec] of Object.entries(pictures)) {
+    const svg = await drawSvg(spec, name, "paper"), png = await drawPng(svg);
+    await writeFileAtomic(`${folder}/${name}.svg`, svg);
+    await writeFileAtomic(`${folder}/${name}.png`, png);
+  }
+  return [...files, ...drawn].map((name) => `${folder}/${name}`);
 }
 
 /** JSON with an innermost list of numbers a line. */
@@ -139,7 +146,7 @@ export function printTraces(
 ): void {
   const { traces, unknown, noise, window } = result;
   if (json) return printJson({ ...about, ...result, averages, files });
-  const what = averages ? `${traces.length} facts` : `“${traces[0].prompt}” → “${traces[0].answer}”`;
+  const what = averages ? `${traces.length} facts` : `“${traces[0].prompt}” → “${traces[0].answer.trim()}”`;
   console.log(`${what}, noise ν = ${noise.toPrecision(3)}, ${readable(about.seconds.trace)}`);
   if (unknown.length) console.log(`${unknown.length} facts are left out: the model answers otherwise`);
   if (averages) {

@@ -3,22 +3,14 @@
  * 2021; Zhang et al. 2023). All requests of a call are trained together; the model is left as it was.
  */
 import type { z } from "npm:zod@4.6.7";
-import { InputError } from "../../engine/io/errors.ts";
 import type { LoadedModel } from "../../engine/models/load.ts";
 import type { Model } from "../../engine/models/model.ts";
 import { denseDelta, type Edit, type EditOutcome, type WeightDelta } from "../edit.ts";
-import { nearest } from "../hparams.ts";
-import type { Method } from "../methods.ts";
+import { requireKeys, requireLayers } from "../hparams.ts";
+import { workBytesOf } from "../estimate.ts";
+import type { Method, TargetPlan } from "../methods.ts";
 import type { Recipe } from "../recipes.ts";
-import {
-  type EditRequest,
-  fill,
-  requireRoom,
-  type TokenisedPrompt,
-  tokenisePrompt,
-  tokeniseTarget,
-  validateRequest,
-} from "../requests.ts";
+import { type EditRequest, tokeniseRequest, validateRequest } from "../requests.ts";
 import type { EditOptions } from "../rome.ts";
 import { allRoles, projectionRoles, trainTensors } from "./dense.ts";
 import {
@@ -37,6 +29,7 @@ import {
   parseFineTuning,
 } from "./hparams.ts";
 import { adaLora, adaLoraStart, lora, loraStart, type LowRankAdaptation, targetMaps } from "./lora.ts";
+import { requireMemory, type Trained, trainedFactors, trainedTensors } from "./memory.ts";
 import { ftRecipe, loraRecipe } from "./recipes.ts";
 import { type Adaptation, type Example, type Objective, train, type Training } from "./train.ts";
 
@@ -46,6 +39,8 @@ interface Kind<H extends FineTuningHparams> {
   summary: string;
   schema: z.ZodObject;
   recipe(model: LoadedModel): Recipe;
+  /** What {@link adapt} will hold. */
+  trains(model: Model, hparams: H): Trained;
   /** @param updates how many there will be at most, over all batches */
   adapt(
     model: Model,
@@ -61,26 +56,31 @@ function method<H extends FineTuningHparams>(kind: Kind<H>): Method<H> {
     summary,
     recipe,
     parse: (values, source) => parseFineTuning(schema, values, source) as { hparams: H; unknown: string[] },
-    requireKeys(keys) {
-      const known = Object.keys(schema.shape);
-      const key = keys.find((key) => !known.includes(key));
-      if (key === undefined) return;
-      const guess = nearest(key, known);
-      throw new InputError(`${name} has no hyper-parameter "${key}"`, {
-        hint: guess ? `Did you mean ${guess}?` : `It has ${known.join(", ")}`,
-      });
-    },
+    requireKeys: (keys) => requireKeys(name, schema, keys),
     statistics: () => [],
     prepare: () => Promise.resolve(),
-    plan(model, requests, { layers, num_steps: steps }) {
-      const targets = requests.map((request) => {
-        const { prompt, target } = tokenise(model, validateRequest(request));
-        // All rows are computed at every step, from the trained layer on.
-        return { prompts: [{ ...prompt, subjectLast: 0 }], target, kl: { ...prompt, subjectLast: 0 } };
-      });
-      return { layer: layers.length ? Math.min(...layers) : 0, steps, targets };
-    },
+    plan: (model, requests, hparams) => planOf(model, requests, kind, hparams),
     run: (model, requests, options) => fineTune(model, requests, kind, options),
+  };
+}
+
+function planOf<H extends FineTuningHparams>(
+  model: Model,
+  requests: readonly EditRequest[],
+  kind: Kind<H>,
+  hparams: H,
+): TargetPlan {
+  requireLayers(model, hparams.layers);
+  const { layers, num_steps: steps, batch_size } = hparams;
+  const targets = requests.map((request) => {
+    const { prompt, target } = tokeniseRequest(model, validateRequest(request));
+    // All rows are computed at every step, from the trained layer on.
+    return { prompts: [{ ...prompt, subjectLast: 0 }], target, kl: { ...prompt, subjectLast: 0 } };
+  });
+  const { deviceBytes, hostBytes } = kind.trains(model, hparams);
+  return {
+    ...{ layer: layers.length ? Math.min(...layers) : 0, steps, targets },
+    training: { together: batch_size, deviceBytes, hostBytes },
   };
 }
 
@@ -95,9 +95,11 @@ async function fineTune<H extends FineTuningHparams>(
     validateRequest(r, requests.length > 1 ? `Request ${i + 1}` : undefined)
   );
   const examples = valid.map((request) => {
-    const { prompt: { ids }, target } = tokenise(model, request);
+    const { prompt: { ids }, target } = tokeniseRequest(model, request);
     return { prompt: ids, target };
   });
+  const plan = planOf(model, valid, kind, hparams);
+  requireMemory(model, kind.name, kind.trains(model, hparams), workBytesOf(model.dims, plan));
   const updates = hparams.num_steps * Math.ceil(valid.length / hparams.batch_size);
   const { adaptation, read } = kind.adapt(model, hparams, { seed, updates });
   using _done = adaptation;
@@ -107,22 +109,6 @@ async function fineTune<H extends FineTuningHparams>(
   onProgress?.(valid.length, valid.length);
   const outcomes = outcomesOf(examples, training, hparams);
   return { method: kind.name, hparams: { ...hparams }, requests: valid, deltas, outcomes };
-}
-
-function tokenise(model: Model, { prompt, subject, target }: EditRequest): {
-  prompt: TokenisedPrompt;
-  target: number[];
-} {
-  const tokens = tokenisePrompt(model.tokenizer, fill(prompt, subject));
-  const ids = tokeniseTarget(model.tokenizer, tokens, target);
-  requireRoom(tokens.ids.length + ids.length - 1, model.dims, `The prompt "${prompt}" with its target`);
-  return { prompt: tokens, target: ids };
-}
-
-function requireLayers({ name, dims }: Model, layers: readonly number[]): void {
-  const beyond = layers.find((layer) => layer >= dims.layers);
-  if (beyond === undefined) return;
-  throw new InputError(`There is no layer ${beyond}: ${name} has layers 0 to ${dims.layers - 1}`);
 }
 
 function outcomesOf(
@@ -167,6 +153,7 @@ function ft(name: string, summary: string, schema: z.ZodObject): Method<FtHparam
     summary,
     schema,
     recipe: ({ config }) => ftRecipe(config, kind),
+    trains: (model, { layers }) => trainedTensors(model, projectionRoles(model, layers)),
     adapt: (model, { layers, norm_constraint: radius }) =>
       densely(model, projectionRoles(model, layers), radius === false ? undefined : radius),
   });
@@ -177,11 +164,15 @@ const ftFull = method<FtFullHparams>({
   summary: "Full fine-tuning: every weight of the model, or of the layers given",
   schema: ftFullSchema,
   recipe: () => ({ hparams: {}, source: "All layers", known: true }),
-  adapt(model, { layers }) {
-    const of = (role: string) => Number(/^layer\.(\d+)\./.exec(role)?.[1] ?? NaN);
-    return densely(model, allRoles(model).filter((role) => !layers.length || layers.includes(of(role))));
-  },
+  trains: (model, { layers }) => trainedTensors(model, rolesOf(model, layers)),
+  adapt: (model, { layers }) => densely(model, rolesOf(model, layers)),
 });
+
+/** Every tensor of the layers, of the whole model where none are given. */
+function rolesOf(model: Model, layers: readonly number[]): string[] {
+  const of = (role: string) => Number(/^layer\.(\d+)\./.exec(role)?.[1] ?? NaN);
+  return allRoles(model).filter((role) => !layers.length || layers.includes(of(role)));
+}
 
 function adapters<H extends LoraHparams | AdaLoraHparams>(
   name: "lora" | "adalora",
@@ -194,6 +185,11 @@ function adapters<H extends LoraHparams | AdaLoraHparams>(
     summary,
     schema,
     recipe: ({ config }) => loraRecipe(config, name),
+    trains(model, hparams) {
+      const maps = targetMaps(model, hparams.target_modules, hparams.layers).map(({ role }) => role);
+      const [rank, kept] = "rank" in hparams ? [hparams.rank, 0] : [hparams.init_r, 2];
+      return trainedFactors(model, maps, rank, kept);
+    },
     adapt(model, hparams, how) {
       const adaptation = make(model, hparams, how);
       const read = async () => (await adaptation.deltas()).map((delta) => ({ ...delta, shared: true }));

@@ -62,6 +62,8 @@ export interface Adaptation {
   place(ctx: Ctx): Model;
   /** Adds a term to the loss: its value to `value` f32 [1]; returns what adds its gradients, to run later. */
   penalise?(ctx: Ctx, value: Tensor): (grad: (param: Tensor) => Tensor) => void;
+  /** Sees the loss of each example, divided by their number, [examples], before each update and after the last. */
+  watch?(ctx: Ctx, losses: Tensor): void;
   /** After each update; the clock u32 [1] is 1 in the first. */
   settle?(ctx: Ctx, clock: Tensor, grad: (param: Tensor) => Tensor | undefined): void;
 }
@@ -157,6 +159,7 @@ class Batch implements Disposable {
     this.#options = options;
     const sequences: Sequence[] = examples.map(({ prompt, target }) => ({
       ids: this.#last ? [...prompt] : [...prompt, ...target.slice(0, -1)],
+      prompt: prompt.length,
     }));
     const packing = { windows: model.dims.windows };
     this.#rows = this.#owned.use(packRows(model.gpu, sequences, packing));
@@ -203,6 +206,7 @@ class Batch implements Disposable {
       const regularise = this.#adaptation.penalise?.(ctx, penalty);
       const placed = this.#adaptation.place(ctx);
       const terms = this.#losses(ctx, placed, enter(ctx, placed));
+      this.#adaptation.watch?.(ctx, terms);
       epochRule(ctx, state, { terms, penalty, first, closes }, threshold);
       ctx.r.gated(storageOf(state.skip), () => {
         tape.backward();
@@ -253,7 +257,7 @@ class Batch implements Disposable {
 
   /** Computes what no step changes; returns what records the rest, up to the loss rows of the stream. */
   #prepare(): (ctx: Ctx, placed: Model) => Tensor {
-    const { start } = this.#adaptation;
+    const start = this.#start();
     const rows = this.#rows, select = this.#select;
     if (start.at === "ids") return (ctx, placed) => forward(ctx, placed, rows, { select });
     const { gpu, dims } = this.#model;
@@ -289,6 +293,17 @@ class Batch implements Disposable {
       const h = linear(ctx, key, weight(placed, `layer.${layer}.mlp.down`), { residual: mid });
       return last ? h : forward(ctx, placed, rows, { from: layer + 1, input: h, select });
     };
+  }
+
+  /** Where it begins: what stands beside a layer's maps must see the whole layer. */
+  #start(): Start {
+    const { start } = this.#adaptation;
+    if (start.at !== "key") return start;
+    const { layer } = start;
+    const beside = this.#model.parts.some(({ at }) =>
+      [...at.keys()].some((role) => role.startsWith(`layer.${layer}.`))
+    );
+    return beside ? { at: "block", layer } : start;
   }
 
   [Symbol.dispose](): void {

@@ -72,10 +72,10 @@ export async function attribute(
   const total = questions.length * layers * (layers + 3) / 2;
   let done = 0;
   const known: { probability: number; says: number }[] = [];
-  const atOnce = Math.max(1, Math.min(questions.length, Math.floor(units)));
+  const { atOnce } = split(layers, questions.length, units);
   for (let first = 0; first < questions.length; first += atOnce) {
     const some = questions.slice(first, first + atOnce);
-    const span = Math.min(layers, Math.max(1, Math.floor(units / some.length)));
+    const { span } = split(layers, some.length, units);
     using clean = await readPrompts(model, some, {
       rows: some.length * span * alphas.length,
       at: options.at,
@@ -99,11 +99,46 @@ function pointsOf({ steps, points }: AttributionOptions): number[] {
   return Array.from({ length: steps }, (_, s) => s / apart);
 }
 
-function rowsAtOnce({ dims }: Model): number {
-  const { width, inner, heads, kvHeads, headDim, layers } = dims;
-  // Kept for backward in each block, as in estimate.ts; keys and values once more in the cache.
-  const floats = layers * (6 * width + 3 * inner + (2 * heads + 4 * kvHeads) * headDim);
+/** Numbers that a row leaves in a block for backward, as in estimate.ts. */
+function perBlock({ dims: { width, inner, heads, kvHeads, headDim } }: Model): number {
+  return 6 * width + 3 * inner + (2 * heads + 2 * kvHeads) * headDim;
+}
+
+function rowsAtOnce(model: Model): number {
+  const { kvHeads, headDim, layers } = model.dims;
+  // Keys and values are in the cache too.
+  const floats = layers * (perBlock(model) + 2 * kvHeads * headDim);
   return Math.min(MAX_ROWS, Math.floor(WORK_BYTES / 4 / floats));
+}
+
+/** How many questions run together, and how many layers of them in one plan of so many rows. */
+function split(layers: number, questions: number, units: number): { atOnce: number; span: number } {
+  const atOnce = Math.max(1, Math.min(questions, Math.floor(units)));
+  return { atOnce, span: Math.min(layers, Math.max(1, Math.floor(units / atOnce))) };
+}
+
+/**
+ * Device bytes beside the weights of the largest plan of {@link attribute}: that of the lowest layers, in which a
+ * row passes all layers from its own on. For estimates.
+ * @param prompts token ids of each question
+ */
+export function attributionBytes(
+  model: Model,
+  prompts: readonly (readonly number[])[],
+  steps: number,
+): number {
+  const { layers, width, inner, vocab, kvHeads, headDim } = model.dims;
+  const { atOnce, span } = split(layers, prompts.length, rowsAtOnce(model) / steps);
+  const joining = atOnce * steps, rows = joining * span;
+  const passed = joining * Array.from({ length: span }, (_, layer) => layers - layer).reduce((a, b) => a + b);
+  const tokens = prompts.map(({ length }) => length).toSorted((a, b) => b - a).slice(0, atOnce).reduce((
+    a,
+    b,
+  ) => a + b);
+  const cache = (tokens + rows) * 2 * kvHeads * headDim * layers;
+  // Logits are made in chunks of the vocabulary, of 16 MiB at most.
+  const logits = Math.min(rows * vocab, 1 << 22);
+  return 4 * (passed * perBlock(model) + cache + 2 * rows * inner + logits + tokens * width);
 }
 
 /** Gradients of P at all points of one layer and question, with the points' probabilities. */

@@ -142,6 +142,7 @@ async function runCells(
   const cache: KvCache = {
     slots: slots + total,
     stores: range(0, layers).map(() => store),
+    notes: new Map(),
     [Symbol.dispose]() {},
   };
   const ofRuns = u32("slots of the runs", range(0, slots));

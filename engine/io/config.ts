@@ -73,8 +73,8 @@ export interface LlamaConfig {
 export type ModelConfig = Gpt2Config | LlamaConfig;
 
 /** A whole number from 1 to `max`; the bounds are far above any real model, to catch lies early. */
-const count = (max: number) => z.number().int().min(1).max(max);
-const LIMITS = {
+export const count = (max: number) => z.number().int().min(1).max(max);
+export const LIMITS = {
   vocab: 2 ** 24,
   width: 2 ** 17,
   inner: 2 ** 20,
@@ -85,7 +85,7 @@ const LIMITS = {
 
 const tokenId = z.number().int().min(0).max(LIMITS.vocab);
 const tokenIds = z.union([tokenId, z.array(tokenId)]).nullish();
-const epsilon = z.number().positive().max(1);
+export const epsilon = z.number().positive().max(1);
 
 const gpt2Schema = z.object({
   vocab_size: count(LIMITS.vocab).default(50257),
@@ -215,7 +215,8 @@ function specials(c: { bos_token_id?: TokenIds; eos_token_id?: TokenIds }): { bo
 
 type TokenIds = number | number[] | null;
 
-function check<T extends z.ZodType>(schema: T, raw: Record<string, unknown>): z.infer<T> {
+/** What a schema makes of a config. @throws {InputError} naming the first bad key and its value */
+export function check<T extends z.ZodType>(schema: T, raw: Record<string, unknown>): z.infer<T> {
   const result = schema.safeParse(raw);
   if (result.success) return result.data;
   const { path, message } = result.error.issues[0];
@@ -226,7 +227,8 @@ function check<T extends z.ZodType>(schema: T, raw: Record<string, unknown>): z.
   );
 }
 
-function divides(name: string, value: number, divisorName: string, divisor: number): void {
+/** @throws {InputError} when one of the config's numbers is no multiple of another */
+export function divides(name: string, value: number, divisorName: string, divisor: number): void {
   if (value % divisor !== 0) {
     throw new InputError(`The config's ${name} ${value} is not a multiple of its ${divisorName} ${divisor}`);
   }

@@ -4,6 +4,7 @@ import checkFiniteSource from "../../shaders/elementwise/check_finite.wgsl" with
 import fillSource from "../../shaders/elementwise/fill.wgsl" with { type: "text" };
 import scaledSource from "../../shaders/elementwise/scaled.wgsl" with { type: "text" };
 import unpackSource from "../../shaders/elementwise/unpack.wgsl" with { type: "text" };
+import multiplySource from "../../shaders/elementwise/multiply.wgsl" with { type: "text" };
 import { defineKernel } from "../gpu/kernel.ts";
 import { foldGrid, type Grid } from "../gpu/recorder.ts";
 import { loadWeight, WEIGHT_DTYPES } from "./weights.ts";
@@ -51,4 +52,12 @@ export const unpackWeights = defineKernel({
   params: { n: "u32", first: "u32", to: "u32" },
   variants: { dtype: WEIGHT_DTYPES, ACC: [false, true] },
   snippets: ({ dtype }) => [loadWeight("x", dtype)],
+});
+
+export const multiplyElements = defineKernel({
+  name: "multiply",
+  source: multiplySource,
+  bindings: { a: "read f32", b: "read f32", y: "write f32" },
+  params: { n: "u32" },
+  variants: { ACC: [false, true] },
 });

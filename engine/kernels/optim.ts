@@ -2,6 +2,7 @@
 import adamSource from "../../shaders/optim/adam.wgsl" with { type: "text" };
 import advanceSource from "../../shaders/optim/advance.wgsl" with { type: "text" };
 import clipSource from "../../shaders/optim/clip.wgsl" with { type: "text" };
+import keepBestSource from "../../shaders/optim/keep_best.wgsl" with { type: "text" };
 import normPenaltySource from "../../shaders/optim/norm_penalty.wgsl" with { type: "text" };
 import projectBallSource from "../../shaders/optim/project_ball.wgsl" with { type: "text" };
 import projectLinfSource from "../../shaders/optim/project_linf.wgsl" with { type: "text" };
@@ -98,4 +99,14 @@ export const ballProjection = defineKernel({
   params: { rows: "u32", width: "u32" },
   variants: { ROWS: [false, true], WG: ROW_WORKGROUPS },
   snippets: () => [row, rowNorm],
+});
+
+/** One workgroup a row. */
+export const keepBestRows = defineKernel({
+  name: "keep_best",
+  source: keepBestSource,
+  bindings: { loss: "read f32", x: "read f32", best: "update f32", kept: "update f32" },
+  params: { rows: "u32", width: "u32" },
+  variants: { WG: ROW_WORKGROUPS },
+  snippets: () => [row],
 });

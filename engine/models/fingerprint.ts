@@ -12,7 +12,7 @@ import type { Model } from "./model.ts";
 
 /**
  * SHA-256 in hex over the name, dtype, shape and 64-bit checksum of every tensor: matrices, biases, tables,
- * norms, and the factors of the overlays that lie on the weights. Row shards make no difference. One changed
+ * norms, the factors of the overlays that lie on the weights, and the parts beside them. Row shards make no difference. One changed
  * bit always shows; by chance a larger change goes unseen with a probability of 2⁻⁶⁴.
  */
 export async function fingerprint(model: Model): Promise<string> {
@@ -37,7 +37,7 @@ export async function fingerprint(model: Model): Promise<string> {
 }
 
 /** Every tensor once, by name; a tied head is the table of embeddings. */
-function* partsOf({ tensors, weights }: Model): Generator<[name: string, t: Tensor]> {
+function* partsOf({ tensors, weights, parts }: Model): Generator<[name: string, t: Tensor]> {
   yield* tensors;
   const tables = new Set(tensors.values());
   for (const { role, matrix, bias, overlays } of weights.values()) {
@@ -47,5 +47,8 @@ function* partsOf({ tensors, weights }: Model): Generator<[name: string, t: Tens
       yield [`${role}.overlays.${i}.left`, left];
       yield [`${role}.overlays.${i}.right`, right];
     }
+  }
+  for (const [i, part] of parts.entries()) {
+    for (const [name, t] of part.tensors) yield [`parts.${i}.${[...part.at.keys()]}.${name}`, t];
   }
 }

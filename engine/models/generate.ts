@@ -13,7 +13,9 @@ import { logits } from "../ops/vocab_loss.ts";
 import { createTensor, freeTensor, type Tensor } from "../tensor/tensor.ts";
 import { fromHost, readF32, readTensors, writeTensor } from "../tensor/transfer.ts";
 import { finalNorm, forward, type Model, type Span, weight } from "./model.ts";
-import { createCache, packRows, type Rows, selectRows } from "./rows.ts";
+import { type Asked, logitsOf } from "./next.ts";
+import { byRoute, isRouted, type Route, routesOf } from "./route.ts";
+import { createCache, packRows, type Rows, selectRows, type Sequence } from "./rows.ts";
 import { sample, type Sampling, seededRandom } from "./sample.ts";
 
 export type { Sampling } from "./sample.ts";
@@ -40,7 +42,8 @@ export interface GenerateOptions extends Sampling {
 const FIRST_STEPS = 4, MOST_STEPS = 16;
 
 /**
- * Continues each prompt (token ids); returns the new ids alone.
+ * Continues each prompt (token ids); returns the new ids alone. Edits that route prompts are asked first, once:
+ * who begins a text ends it.
  * @throws {InputError} for an empty prompt or one that fills the context
  */
 export async function generate(
@@ -48,15 +51,75 @@ export async function generate(
   prompts: readonly (readonly number[])[],
   options: GenerateOptions,
 ): Promise<number[][]> {
-  const { dims, config } = model;
+  for (const ids of prompts) requireContinuable(ids, model.dims.maxPositions);
+  if (!isRouted(model)) {
+    return await continueAll(prompts.map((prompt) => ({ model, front: [], prompt })), options);
+  }
+  const routes = await routesOf(model, prompts);
+  const mixed = (i: number) => routes[i].share !== undefined;
+  return await byRoute(routes, async (_, at) => {
+    const alone = await continueAll(at.filter((i) => !mixed(i)).map((i) => routes[i]), options);
+    const asked = at.filter(mixed).map((i) => ({ route: routes[i], prompt: prompts[i] }));
+    const both = await continueMixed(model, asked, options);
+    return at.map((i) => (mixed(i) ? both : alone).shift()!);
+  });
+}
+
+/** Continues prompts that two models answer together, all by a token at a time. */
+async function continueMixed(
+  model: Model,
+  asked: readonly Asked[],
+  options: GenerateOptions,
+): Promise<number[][]> {
+  const { maxTokens, until, seed = 0 } = options;
+  const stop = stopsOf(model, options);
+  const random = seededRandom(seed);
+  const texts = asked.map((): number[] => []);
+  const open = new Set(asked.keys());
+  for (let done = 0; done < maxTokens && open.size > 0; done++) {
+    for (const i of open) {
+      const { front, prompt } = asked[i].route;
+      if (front.length + prompt.length + done >= model.dims.maxPositions) open.delete(i);
+    }
+    const going = [...open].map((i): Asked => {
+      const { route, prompt } = asked[i];
+      return {
+        route: { ...route, prompt: [...route.prompt, ...texts[i]] },
+        prompt: [...prompt, ...texts[i]],
+      };
+    });
+    const rows = await logitsOf(model, going);
+    for (const [at, i] of [...open].entries()) {
+      const id = sample(rows[at], options, random);
+      if (stop.has(id)) open.delete(i);
+      else {
+        texts[i].push(id);
+        if (until?.(texts[i])) open.delete(i);
+      }
+    }
+    options.onTokens?.(done + 1);
+  }
+  return texts;
+}
+
+function stopsOf({ config }: Model, { stop }: GenerateOptions): ReadonlySet<number> {
+  return new Set(
+    stop ?? (config.type === "llama" ? config.stops : config.eos === undefined ? [] : [config.eos]),
+  );
+}
+
+/** Continues prompts that one model answers. */
+async function continueAll(routes: readonly Route[], options: GenerateOptions): Promise<number[][]> {
+  if (routes.length === 0) return [];
+  const { model } = routes[0];
+  const { dims } = model;
+  const prompts = routes.map(({ front, prompt }) => [...front, ...prompt]);
   for (const ids of prompts) requireContinuable(ids, dims.maxPositions);
   const room = prompts.map((ids) => Math.min(options.maxTokens, dims.maxPositions - ids.length));
   const capacity = Math.max(0, ...room);
   if (capacity === 0) return prompts.map(() => []);
-  const stop = new Set(
-    options.stop ?? (config.type === "llama" ? config.stops : config.eos === undefined ? [] : [config.eos]),
-  );
-  using decoder = createDecoder(model, prompts, capacity, options);
+  const stop = stopsOf(model, options);
+  using decoder = createDecoder(model, routes, capacity, options);
   let texts: number[][] = prompts.map(() => []);
   const ended = prompts.map(() => false);
   let steps = options.until ? FIRST_STEPS : MOST_STEPS;
@@ -91,26 +154,24 @@ interface Decoder extends Disposable {
 /** Runs the prompts into a cache and prepares to continue each by at most `capacity` tokens. */
 function createDecoder(
   model: Model,
-  prompts: readonly (readonly number[])[],
+  routes: readonly Route[],
   capacity: number,
   options: GenerateOptions,
 ): Decoder {
+  const prompts = routes.map(({ front, prompt }) => [...front, ...prompt]);
   const { gpu, dims } = model;
   const { temperature = 0, topK = Infinity, topP, seed = 0 } = options;
   const count = prompts.length;
   const random = seededRandom(seed);
   using owned = new DisposableStack();
   const own = (t: Tensor) => owned.adopt(t, (t) => freeTensor(gpu, t));
-  const slots = count * capacity + prompts.reduce((n, ids) => n + ids.length, 0);
+  const { sequences, fronts, slots } = placeInCache(routes, capacity);
   const width = dims.kvHeads * dims.headDim;
   const cache = owned.use(createCache(gpu, { layers: dims.layers, slots, width }));
   const packing = { cached: true, windows: dims.windows };
-  let slot = -capacity;
-  const sequences = prompts.map((ids, i) => {
-    slot += capacity + (prompts[i - 1]?.length ?? 0);
-    return { ids, slot };
-  });
-  const tails = owned.use(packRows(gpu, sequences.map((s) => ({ ...s, from: s.ids.length - 1 })), packing));
+  const tails = owned.use(
+    packRows(gpu, sequences.map((s) => ({ ...s, from: s.ids.length - 1, prompt: 0 })), packing),
+  );
   const state: DecodeState = {
     next: own(createTensor(gpu, "next token", [count], { dtype: "u32" })),
     start: own(fromHost(gpu, "start", [count], Uint32Array.from(prompts, (ids) => ids.length))),
@@ -148,9 +209,10 @@ function createDecoder(
   };
 
   {
-    using rows = packRows(gpu, sequences, packing);
+    const all = [...sequences, ...fronts];
+    using rows = packRows(gpu, all, packing);
     const lasts = sequences.map(({ ids }, i) => rows.rowOf(i, ids.length - 1));
-    using select = selectRows(gpu, rows, lasts, sequences, packing);
+    using select = selectRows(gpu, rows, lasts, all, packing);
     const ctx: Ctx = { gpu, r: gpu.recorder() };
     predict(ctx, rows, { select });
     if (!onHost) feed(ctx);
@@ -184,4 +246,24 @@ function createDecoder(
   };
   const resources = owned.move();
   return { next: onHost ? drawn : replayed, [Symbol.dispose]: () => resources.dispose() };
+}
+
+/**
+ * Slots of the cache: each prompt's own run with room for `capacity` new tokens, then what stands before
+ * prompts, once for all that share it.
+ */
+function placeInCache(routes: readonly Route[], capacity: number) {
+  let slots = 0;
+  const take = (count: number) => (slots += count) - count;
+  const own = routes.map(({ prompt }) => take(prompt.length + capacity));
+  const fronts = new Map<string, Sequence & { slot: number }>();
+  const sequences = routes.map(({ front, prompt }, i): Sequence & { slot: number } => {
+    const [slot, count] = [own[i], front.length];
+    if (count === 0) return { ids: prompt, slot };
+    const key = front.join();
+    const before = fronts.get(key) ?? { ids: front, slot: take(count) };
+    fronts.set(key, before);
+    return { ids: [...front, ...prompt], from: count, slot, prefix: { slot: before.slot, count } };
+  });
+  return { sequences, fronts: [...fronts.values()], slots };
 }

@@ -9,14 +9,13 @@ import { activation } from "../ops/activation.ts";
 import { attention } from "../ops/attention.ts";
 import type { Ctx } from "../ops/context.ts";
 import { embed } from "../ops/embedding.ts";
-import { linear } from "../ops/linear.ts";
 import { layerNorm } from "../ops/norm.ts";
 import { splitColumns } from "../ops/columns.ts";
 import { gatherRows } from "../ops/rows.ts";
 import type { Gpt2Config } from "../io/config.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { addProjection } from "./llama.ts";
-import { type BlockContext, type Family, type Model, tensor, weight } from "./model.ts";
+import { type BlockContext, type Family, type Model, tensor } from "./model.ts";
+import { addProjection, apply } from "./parts.ts";
 import { atSite } from "./sites.ts";
 
 export const gpt2: Family = {
@@ -39,7 +38,7 @@ export const gpt2: Family = {
     const norm = (x: Tensor, name: string) =>
       layerNorm(ctx, x, tensor(model, `${at}.${name}`), tensor(model, `${at}.${name}.bias`), config.normEps);
 
-    const qkv = linear(ctx, norm(h, "attn.norm"), weight(model, `${at}.attn.qkv`));
+    const qkv = apply(ctx, model, block, `${at}.attn.qkv`, norm(h, "attn.norm"));
     const [qAll, k, v] = splitColumns(ctx, qkv, [width, width, width]);
     const q = select ? gatherRows(ctx, qAll, select.index) : qAll;
     const scale = (config.scaleAttnWeights ? 1 / Math.sqrt(headDim) : 1) /
@@ -47,11 +46,11 @@ export const gpt2: Family = {
     const shape = { heads, kvHeads: heads, headDim, scale };
     const mixed = attention(ctx, q, k, v, select?.map ?? rows.map(layer), shape, cache?.stores[layer]);
     const stream = select ? gatherRows(ctx, h, select.index) : h;
-    const mid = addProjection(ctx, block, `${at}.attn.out`, mixed, weight(model, `${at}.attn.o`), stream);
+    const mid = addProjection(ctx, model, block, `${at}.attn.o`, mixed, stream);
 
-    const inner = linear(ctx, norm(mid, "mlp.norm"), weight(model, `${at}.mlp.up`));
+    const inner = apply(ctx, model, block, `${at}.mlp.up`, norm(mid, "mlp.norm"));
     const key = atSite(ctx, hooks, `${at}.mlp.key`, activation(ctx, inner, tanhGelu(config)));
-    return addProjection(ctx, block, `${at}.mlp.out`, key, weight(model, `${at}.mlp.down`), mid);
+    return addProjection(ctx, model, block, `${at}.mlp.down`, key, mid);
   },
 
   final: (ctx, model, h) =>

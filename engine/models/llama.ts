@@ -8,15 +8,14 @@
 import { gated } from "../ops/activation.ts";
 import { attention } from "../ops/attention.ts";
 import type { Ctx } from "../ops/context.ts";
-import { add } from "../ops/elementwise.ts";
 import { embed } from "../ops/embedding.ts";
-import { linear } from "../ops/linear.ts";
 import { rmsNorm } from "../ops/norm.ts";
 import { rotary } from "../ops/rotary.ts";
 import { gatherRows } from "../ops/rows.ts";
 import type { LlamaConfig } from "../io/config.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { type BlockContext, type Family, type Model, tensor, weight } from "./model.ts";
+import { type BlockContext, type Family, type Model, tensor } from "./model.ts";
+import { addProjection, apply } from "./parts.ts";
 import { atSite } from "./sites.ts";
 
 export const llama: Family = {
@@ -31,7 +30,7 @@ export const llama: Family = {
     const { heads, kvHeads, headDim } = model.dims;
     const { normEps } = model.config as LlamaConfig;
     const at = `layer.${layer}` as const;
-    const w = (role: string) => weight(model, `${at}.${role}`);
+    const map = (role: string, x: Tensor) => apply(ctx, model, block, `${at}.${role}`, x);
     const rope = (x: Tensor, positions: Tensor, n: number) =>
       rotary(ctx, x, tensor(model, "rotary"), positions, {
         heads: n,
@@ -42,39 +41,19 @@ export const llama: Family = {
 
     const n = rmsNorm(ctx, h, tensor(model, `${at}.attn.norm`), normEps);
     const nq = select ? gatherRows(ctx, n, select.index) : n;
-    const q = rope(linear(ctx, nq, w("attn.q")), (select ?? rows).positions, heads);
-    const k = rope(linear(ctx, n, w("attn.k")), rows.positions, kvHeads);
-    const v = linear(ctx, n, w("attn.v"));
+    const q = rope(map("attn.q", nq), (select ?? rows).positions, heads);
+    const k = rope(map("attn.k", n), rows.positions, kvHeads);
+    const v = map("attn.v", n);
     const shape = { heads, kvHeads, headDim, scale: 1 / Math.sqrt(headDim) };
     const mixed = attention(ctx, q, k, v, select?.map ?? rows.map(layer), shape, cache?.stores[layer]);
     const stream = select ? gatherRows(ctx, h, select.index) : h;
-    const mid = addProjection(ctx, block, `${at}.attn.out`, mixed, w("attn.o"), stream);
+    const mid = addProjection(ctx, model, block, `${at}.attn.o`, mixed, stream);
 
     const m = rmsNorm(ctx, mid, tensor(model, `${at}.mlp.norm`), normEps);
-    const key = gated(ctx, linear(ctx, m, w("mlp.gate")), linear(ctx, m, w("mlp.up")), "silu");
-    return addProjection(
-      ctx,
-      block,
-      `${at}.mlp.out`,
-      atSite(ctx, hooks, `${at}.mlp.key`, key),
-      w("mlp.down"),
-      mid,
-    );
+    const key = gated(ctx, map("mlp.gate", m), map("mlp.up", m), "silu");
+    return addProjection(ctx, model, block, `${at}.mlp.down`, atSite(ctx, hooks, `${at}.mlp.key`, key), mid);
   },
 
   final: (ctx, model, h) =>
     rmsNorm(ctx, h, tensor(model, "final.norm"), (model.config as LlamaConfig).normEps),
 };
-
-/** stream + W x: fused when nobody looks at W x, else through its site. */
-export function addProjection(
-  ctx: Ctx,
-  { hooks }: BlockContext,
-  site: `layer.${number}.attn.out` | `layer.${number}.mlp.out`,
-  x: Tensor,
-  w: ReturnType<typeof weight>,
-  stream: Tensor,
-): Tensor {
-  if (!hooks?.has(site)) return linear(ctx, x, w, { residual: stream, label: `${site} + stream` });
-  return add(ctx, stream, atSite(ctx, hooks, site, linear(ctx, x, w)));
-}

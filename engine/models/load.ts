@@ -32,6 +32,8 @@ export interface LoadOptions {
   tokenizer?: boolean;
   /** Row shards of at most this many bytes; for tests of sharding. */
   maxShardBytes?: number;
+  /** Under whose name the device's memory is counted, where several models share it. Default "weights". */
+  owner?: string;
 }
 
 /**
@@ -63,36 +65,7 @@ export async function loadCheckpoint(
       `The tokenizer of ${checkpoint.path} has ${tokenizer.vocabSize} tokens, the model's vocabulary ${dims.vocab}`,
     );
   }
-  const infos = entries.map((entry) => requireTensor(checkpoint, entry));
-  const total = infos.reduce((n, i) => n + sizeOf(i.shape) * (i.dtype === "F32" ? 4 : 2), 0);
-  let loaded = 0;
-  const progress = (bytes: number) => options.onProgress?.(loaded += bytes, total);
-  const tensors = new Map<string, Tensor>();
-  const weights = new Map<string, Weight>();
-  const owned: Tensor[] = [];
-  const keep = (t: Tensor) => (owned.push(t), t);
-  const dispose = () => owned.splice(0).forEach((t) => freeTensor(gpu, t));
-  try {
-    for (const [i, entry] of entries.entries()) {
-      if (entry.kind === "vector") {
-        tensors.set(entry.role, keep(await loadVector(gpu, checkpoint, infos[i], entry.role)));
-        progress(sizeOf(infos[i].shape) * 4);
-        continue;
-      }
-      const matrix = keep(await loadMatrix(gpu, checkpoint, infos[i], options, progress));
-      if (entry.kind === "table") tensors.set(entry.role, matrix);
-      else {
-        const bias = entry.bias
-          ? keep(await loadVector(gpu, checkpoint, requireVector(checkpoint, entry), `${entry.role}.bias`))
-          : undefined;
-        const { role, name, out, in: inner, layout } = entry;
-        weights.set(role, { role, name, matrix, layout, out, in: inner, bias, overlays: [] });
-      }
-    }
-  } catch (error) {
-    dispose();
-    throw error;
-  }
+  const { tensors, weights, keep, dispose } = await loadEntries(gpu, checkpoint, entries, options);
   if (!weights.has("head")) {
     const name = entries.find((e) => e.role === "embed")!.name;
     const matrix = tensors.get("embed")!;
@@ -120,12 +93,74 @@ export async function loadCheckpoint(
     },
     weights,
     tensors,
+    parts: [],
     checkpoint,
     [Symbol.dispose]() {
       dispose();
       checkpoint.close();
     },
   };
+}
+
+/** Tensors and maps of a checkpoint on the device. */
+export interface Loaded {
+  tensors: Map<string, Tensor>;
+  weights: Map<string, Weight>;
+  /** Makes a tensor go with the others. */
+  keep: (t: Tensor) => Tensor;
+  /** Frees all of them. */
+  dispose: () => void;
+}
+
+/**
+ * Loads what a layout lists.
+ * @throws {InputError} missing or misshapen tensor, non-finite weight
+ */
+export async function loadEntries(
+  gpu: Gpu,
+  checkpoint: Checkpoint,
+  entries: readonly Entry[],
+  options: LoadOptions,
+): Promise<Loaded> {
+  const infos = entries.map((entry) => requireTensor(checkpoint, entry));
+  const total = infos.reduce((n, i) => n + sizeOf(i.shape) * (i.dtype === "F32" ? 4 : 2), 0);
+  let loaded = 0;
+  const progress = (bytes: number) => options.onProgress?.(loaded += bytes, total);
+  const tensors = new Map<string, Tensor>();
+  const weights = new Map<string, Weight>();
+  const owned: Tensor[] = [];
+  const keep = (t: Tensor) => (owned.push(t), t);
+  const dispose = () => owned.splice(0).forEach((t) => freeTensor(gpu, t));
+  try {
+    for (const [i, entry] of entries.entries()) {
+      if (entry.kind === "vector") {
+        tensors.set(entry.role, keep(await loadVector(gpu, checkpoint, infos[i], entry.role, options)));
+        progress(sizeOf(infos[i].shape) * 4);
+        continue;
+      }
+      const matrix = keep(await loadMatrix(gpu, checkpoint, infos[i], options, progress));
+      if (entry.kind === "table") tensors.set(entry.role, matrix);
+      else {
+        const bias = entry.bias
+          ? keep(
+            await loadVector(
+              gpu,
+              checkpoint,
+              requireVector(checkpoint, entry),
+              `${entry.role}.bias`,
+              options,
+            ),
+          )
+          : undefined;
+        const { role, name, out, in: inner, layout } = entry;
+        weights.set(role, { role, name, matrix, layout, out, in: inner, bias, overlays: [] });
+      }
+    }
+  } catch (error) {
+    dispose();
+    throw error;
+  }
+  return { tensors, weights, keep, dispose };
 }
 
 /** Dynamic scaling changes nothing within the original context, which is all that is run. */
@@ -161,9 +196,9 @@ function requireShape(checkpoint: Checkpoint, name: string, shape: number[]): We
   return info;
 }
 
-/** GPT-2 checkpoints come with and without the `transformer.` prefix. */
+/** GPT-2 checkpoints come with and without the `transformer.` prefix, BERT's with and without theirs. */
 function findWeight(checkpoint: Checkpoint, name: string): WeightInfo | undefined {
-  return checkpoint.weights.get(name) ?? checkpoint.weights.get(name.replace(/^transformer\./, ""));
+  return checkpoint.weights.get(name) ?? checkpoint.weights.get(name.replace(/^(transformer|bert)\./, ""));
 }
 
 async function loadMatrix(
@@ -173,10 +208,10 @@ async function loadMatrix(
   options: LoadOptions,
   progress: (bytes: number) => void,
 ): Promise<Tensor> {
-  const { maxShardBytes } = options;
+  const { maxShardBytes, owner = "weights" } = options;
   const t = createTensor(gpu, info.name, info.shape, {
     dtype: DTYPES[info.dtype],
-    owner: "weights",
+    owner,
     maxShardBytes,
   });
   for await (const { byteOffset, bytes } of checkpoint.pieces(info.name)) {
@@ -187,10 +222,16 @@ async function loadMatrix(
   return t;
 }
 
-async function loadVector(gpu: Gpu, checkpoint: Checkpoint, info: WeightInfo, role: string): Promise<Tensor> {
+async function loadVector(
+  gpu: Gpu,
+  checkpoint: Checkpoint,
+  info: WeightInfo,
+  role: string,
+  { owner = "weights" }: LoadOptions,
+): Promise<Tensor> {
   const bytes = await checkpoint.rows(info.name, 0, info.shape[0]);
   refuseNonFinite(checkpoint, info, bytes, 0);
-  return fromHost(gpu, role, info.shape, toFloat32(info.dtype, bytes), { owner: "weights" });
+  return fromHost(gpu, role, info.shape, toFloat32(info.dtype, bytes), { owner });
 }
 
 function refuseNonFinite(

@@ -8,8 +8,10 @@ import type { ModelConfig } from "../io/config.ts";
 import type { Tokenizer } from "../io/tokenizer.ts";
 import type { Ctx } from "../ops/context.ts";
 import type { Weight } from "../ops/linear.ts";
+import { gatherRows } from "../ops/rows.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { KvCache, Rows, Selection } from "./rows.ts";
+import type { Part } from "./parts.ts";
 import { atSite, type Hooks } from "./sites.ts";
 
 /** What a block gets beside its input. */
@@ -19,6 +21,8 @@ export interface BlockContext {
   readonly hooks?: Hooks;
   /** Only these rows leave the block (queries, MLP); keys and values are made for all. */
   readonly select?: Selection;
+  /** What parts of the model tell each other within one pass, by part. */
+  readonly notes: Map<object, Tensor>;
 }
 
 /** The functions of one architecture. */
@@ -60,17 +64,19 @@ export interface Model extends Disposable {
   readonly weights: ReadonlyMap<string, Weight>;
   /** Norm weights and biases by role, and `embed`, `embed.positions`, `rotary`. */
   readonly tensors: ReadonlyMap<string, Tensor>;
+  /** What stands beside the weights, in order; see parts.ts. */
+  readonly parts: Part[];
 }
 
 /** A weight by its role. @throws {GpuError} when the model has none of that name */
-export function weight(model: Model, role: string): Weight {
+export function weight(model: Pick<Model, "name" | "weights">, role: string): Weight {
   const w = model.weights.get(role);
   if (!w) throw new GpuError(`${model.name} has no weight "${role}"`);
   return w;
 }
 
 /** A tensor by its role. @throws {GpuError} when the model has none of that name */
-export function tensor(model: Model, role: string): Tensor {
+export function tensor(model: Pick<Model, "name" | "tensors">, role: string): Tensor {
   const t = model.tensors.get(role);
   if (!t) throw new GpuError(`${model.name} has no tensor "${role}"`);
   return t;
@@ -94,11 +100,19 @@ export interface Span {
 export function forward(ctx: Ctx, model: Model, rows: Rows, span: Span = {}): Tensor {
   const { from = 0, to = model.dims.layers, cache, hooks, select } = span;
   if (from > 0 && !span.input) throw new GpuError(`A span from layer ${from} needs its input`);
+  const notes = new Map<object, Tensor>();
   let h = span.input ?? atSite(ctx, hooks, "embed", model.family.embed(ctx, model, rows));
   for (let layer = from; layer < to; layer++) {
     const last = layer === model.dims.layers - 1;
+    const chosen = last ? select : undefined;
+    // Who decides by whole prompts must see all rows of its layer.
+    const early = !model.parts.some(({ whole }) => whole.includes(layer));
     h = atSite(ctx, hooks, `layer.${layer}.in`, h);
-    h = model.family.block(ctx, model, layer, h, { rows, cache, hooks, select: last ? select : undefined });
+    h = model.family.block(ctx, model, layer, h, {
+      ...{ rows, cache, hooks, notes },
+      select: early ? chosen : undefined,
+    });
+    if (chosen && !early) h = gatherRows(ctx, h, chosen.index);
     h = atSite(ctx, hooks, `layer.${layer}.out`, h);
   }
   return h;

@@ -23,6 +23,29 @@ export interface Sequence {
    * attention reads any. Only for forward passes then.
    */
   readonly prefix?: { readonly slot: number; readonly count: number };
+  /**
+   * How many of its tokens are the prompt, by which things beside the weights decide (see parts.ts); default all.
+   * 0: it was decided when the cache was filled.
+   */
+  readonly prompt?: number;
+}
+
+/** Where the prompts of a batch are, for what decides by them. */
+export interface PromptRows {
+  /**
+   * u32 [sequences, 4]: two runs of rows, first and count each, that hold a prompt's tokens in order; the second
+   * one may be empty, and both are where only a cache knows the prompt.
+   */
+  readonly spans: Tensor;
+  /** u32 [sequences]: the row of each prompt's last token. */
+  readonly last: Tensor;
+  /** u32 [rows]: the sequence of each row. */
+  readonly sequence: Tensor;
+  /** u32 [rows]: 1 before the prompt's last token, 2 at it, 4 after it. */
+  readonly place: Tensor;
+  readonly count: number;
+  /** `whole`: all rows of all prompts are here; `last`: their last ones are; `before`: decided earlier. */
+  readonly live: "whole" | "last" | "before";
 }
 
 /** The host's view of one row. */
@@ -41,6 +64,8 @@ export interface Rows extends Disposable {
   readonly places: readonly RowPlace[];
   /** Which rows mention which id and position: what gradients of embedding tables need. */
   occurrences(): { ids: Occurrences; positions: Occurrences };
+  /** Where the prompts are. @throws {GpuError} when some prompts are here and others are not */
+  prompts(): PromptRows;
   /** Row of a sequence's position. @throws {GpuError} when that position is not live */
   rowOf(sequence: number, position: number): number;
 }
@@ -58,6 +83,8 @@ export interface Selection extends Disposable {
 export interface KvCache extends Disposable {
   readonly slots: number;
   readonly stores: readonly (KvStore | undefined)[];
+  /** What parts decided by the prompts that filled the cache, by part. Freed with the cache. */
+  readonly notes: Map<object, Tensor>;
 }
 
 /** Allocates a cache. `width` is kvHeads·headDim. */
@@ -72,8 +99,12 @@ export function createCache(
       createTensor(gpu, `${name} cache ${layer}`, [slots, width], { owner: "cache" });
     return { k: make("key"), v: make("value") };
   });
-  const dispose = () => stores.forEach((s) => s && (freeTensor(gpu, s.k), freeTensor(gpu, s.v)));
-  return { slots, stores, [Symbol.dispose]: dispose };
+  const notes = new Map<object, Tensor>();
+  const dispose = () => {
+    stores.forEach((s) => s && (freeTensor(gpu, s.k), freeTensor(gpu, s.v)));
+    notes.forEach((t) => freeTensor(gpu, t));
+  };
+  return { slots, stores, notes, [Symbol.dispose]: dispose };
 }
 
 /** How to pack. */
@@ -82,6 +113,8 @@ export interface PackOptions {
   cached?: boolean;
   /** Sliding attention window of each layer; a layer without one sees everything. */
   windows?: readonly (number | undefined)[];
+  /** Every token sees its whole sequence, as in an encoder. */
+  bidirectional?: boolean;
 }
 
 /**
@@ -89,7 +122,7 @@ export interface PackOptions {
  * @throws {GpuError} for an empty sequence, cached positions without a cache, or a prefix that nobody computes
  */
 export function packRows(gpu: Gpu, sequences: readonly Sequence[], options: PackOptions = {}): Rows {
-  const { cached = false, windows = [] } = options;
+  const { cached = false, windows = [], bidirectional = false } = options;
   const places: RowPlace[] = [];
   const starts: number[] = [];
   const ids: number[] = [], slots: number[] = [];
@@ -121,18 +154,27 @@ export function packRows(gpu: Gpu, sequences: readonly Sequence[], options: Pack
       "queries",
       [n, 4],
       places.flatMap(({ sequence: i, position }) =>
-        visible(sequences[i], position, window, cached ? undefined : starts[i])
+        visible(
+          sequences[i],
+          bidirectional ? sequences[i].ids.length - 1 : position,
+          window,
+          cached ? undefined : starts[i],
+        )
       ),
     ),
     keys: sharesRows(sequences, cached) ? undefined : u32(
       "keys",
       [n, 2],
-      places.flatMap(({ sequence }, row) => [row, Math.min(ends[sequence], row + window)]),
+      places.flatMap(({ sequence }, row) => [
+        bidirectional ? starts[sequence] : row,
+        Math.min(ends[sequence], row + window),
+      ]),
     ),
     slots: slotTensor,
   });
   const maps = new Map<number, AttentionMap>();
   let mentions: { ids: Occurrences; positions: Occurrences } | undefined;
+  let prompts: PromptRows | undefined;
   return {
     count: n,
     ids: u32("ids", [n], ids),
@@ -150,6 +192,24 @@ export function packRows(gpu: Gpu, sequences: readonly Sequence[], options: Pack
       };
       return mentions;
     },
+    prompts() {
+      if (prompts) return prompts;
+      const { live, spans, last } = promptsOf(sequences, places, cached ? slots : undefined);
+      return prompts = {
+        spans: u32("prompts", [sequences.length, 4], spans),
+        last: u32("prompt ends", [sequences.length], last),
+        sequence: u32("sequences", [n], places.map(({ sequence }) => sequence)),
+        place: u32(
+          "places",
+          [n],
+          places.map(({ sequence, position }) =>
+            1 << 1 + Math.sign(position - lastOfPrompt(sequences[sequence]))
+          ),
+        ),
+        count: sequences.length,
+        live,
+      };
+    },
     rowOf(sequence, position) {
       const row = starts[sequence] + position;
       const place = places[row];
@@ -164,6 +224,40 @@ export function packRows(gpu: Gpu, sequences: readonly Sequence[], options: Pack
       [...tensors.splice(0), ...lists].forEach((t) => freeTensor(gpu, t));
     },
   };
+}
+
+function lastOfPrompt({ prompt, ids }: Sequence): number {
+  return (prompt ?? ids.length) - 1;
+}
+
+/** The rows of each sequence's prompt: those it shares and its own. @param slots of the rows, with a cache */
+function promptsOf(
+  sequences: readonly Sequence[],
+  places: readonly RowPlace[],
+  slots: readonly number[] | undefined,
+): { live: PromptRows["live"]; spans: number[]; last: number[] } {
+  const bySlot = slots && new Map(slots.map((slot, row) => [slot, row]));
+  const firsts = new Map<number, number>();
+  places.forEach(({ sequence }, row) => firsts.has(sequence) || firsts.set(sequence, row));
+  const found = sequences.map((s, i) => {
+    const { from = 0, prefix } = s;
+    const end = lastOfPrompt(s) + 1;
+    const sharedRow = prefix && (bySlot ? bySlot.get(prefix.slot) : prefix.slot);
+    const shared = sharedRow === undefined ? 0 : Math.min(prefix!.count, end);
+    const own = Math.max(0, end - from);
+    const spans = shared
+      ? [sharedRow!, shared, own ? firsts.get(i)! : 0, own]
+      : [own ? firsts.get(i)! : 0, own, 0, 0];
+    const here = own > 0 || (shared > 0 && shared === end);
+    const last = own > 0 ? firsts.get(i)! + own - 1 : shared > 0 ? sharedRow! + shared - 1 : 0;
+    return { spans, last, here, whole: here && shared + own === end };
+  });
+  const here = found.filter((f) => f.here).length;
+  if (here > 0 && here < found.length) {
+    throw new GpuError("Some prompts of a batch are in it and others are not");
+  }
+  const live = here === 0 ? "before" : found.every(({ whole }) => whole) ? "whole" : "last";
+  return { live, spans: found.flatMap(({ spans }) => spans), last: found.map(({ last }) => last) };
 }
 
 /** Chooses rows for the last block. They must ascend. */

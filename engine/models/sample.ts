@@ -60,3 +60,12 @@ export function sample(logits: Float32Array, options: Sampling, random: () => nu
   }
   return kept[last - 1];
 }
+
+/** log Σ exp of a row, in f64. */
+export function logSumExp(row: Float32Array): number {
+  let top = -Infinity;
+  for (let i = 0; i < row.length; i++) if (row[i] > top) top = row[i];
+  let sum = 0;
+  for (let i = 0; i < row.length; i++) sum += Math.exp(row[i] - top);
+  return top + Math.log(sum);
+}

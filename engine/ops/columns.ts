@@ -14,34 +14,63 @@ export function splitColumns(ctx: Ctx, x: Tensor, widths: readonly number[]): Te
   if (widths.reduce((a, b) => a + b, 0) !== cols) {
     throw new GpuError(`Cannot split ${describe(x)} into columns ${widths.join(" + ")}`);
   }
-  let offset = 0;
-  const parts = widths.map((width, i) => {
-    const part = temp(ctx, `${x.label} part ${i}`, [rows, width]);
-    copyColumns(ctx, rows, width, { t: x, ld: cols, offset }, { t: part, ld: width, offset: 0 });
-    offset += width;
-    return part;
+  return splitBlocks(ctx, x, [rows], widths)[0];
+}
+
+/**
+ * x [Σ heights, Σ widths] → by height and width a block [height, width] each. Backward writes the blocks' gradients
+ * to their places; x may not be used elsewhere.
+ */
+export function splitBlocks(
+  ctx: Ctx,
+  x: Tensor,
+  heights: readonly number[],
+  widths: readonly number[],
+): Tensor[][] {
+  const { rows, cols } = matrixOf(x);
+  if (heights.reduce((a, b) => a + b, 0) !== rows || widths.reduce((a, b) => a + b, 0) !== cols) {
+    throw new GpuError(
+      `Cannot split ${describe(x)} into blocks of ${heights.join(" + ")} rows and ${
+        widths.join(" + ")
+      } columns`,
+    );
+  }
+  let row = 0;
+  const blocks = heights.map((height) => {
+    let col = 0;
+    return widths.map((width, i) => {
+      const block = temp(ctx, `${x.label} part ${i}`, [height, width]);
+      const offset = row * cols + col;
+      copyColumns(ctx, height, width, { t: x, ld: cols, offset }, { t: block, ld: width, offset: 0 });
+      col += width;
+      if (i === widths.length - 1) row += height;
+      return { block, height, width, offset };
+    });
   });
   const { tape } = ctx;
   if (tape?.needs(x)) {
-    // One closure for all parts: they are ready together, because one op (attention) consumes them.
-    parts.slice(1).forEach((part) => tape.push(part, () => {}));
-    tape.push(parts[0], () => {
-      const grads = parts.map((part) => tape.grad(part));
+    const all = blocks.flat();
+    // One closure for all blocks: whatever uses them comes after all of them.
+    all.slice(1).forEach(({ block }) => tape.push(block, () => {}));
+    tape.push(all[0].block, () => {
+      const grads = all.map(({ block }) => tape.grad(block));
       if (grads.some((g) => !g)) throw new GpuError(`A part of ${describe(x)} has no gradient`);
       const { grad, accumulate } = gradTarget(ctx, x);
       if (accumulate) throw new GpuError(`${describe(x)} was split and used elsewhere`);
-      let at = 0;
-      widths.forEach((width, i) => {
-        copyColumns(ctx, rows, width, { t: grads[i]!, ld: width, offset: 0 }, {
-          t: grad,
-          ld: cols,
-          offset: at,
-        });
-        at += width;
-      });
+      all.forEach(({ height, width, offset }, i) =>
+        copyColumns(ctx, height, width, { t: grads[i]!, ld: width, offset: 0 }, { t: grad, ld: cols, offset })
+      );
     });
   }
-  return parts;
+  return blocks.map((line) => line.map(({ block }) => block));
+}
+
+/** Rows `[first, first + count)` of x as a matrix of their own. Outside the tape. */
+export function rowRange(ctx: Ctx, x: Tensor, first: number, count: number): Tensor {
+  const { cols } = matrixOf(x);
+  const part = temp(ctx, `rows of ${x.label}`, [count, cols]);
+  copyColumns(ctx, count, cols, { t: x, ld: cols, offset: first * cols }, { t: part, ld: cols, offset: 0 });
+  return part;
 }
 
 interface Side {

@@ -1,6 +1,13 @@
 /** Elementwise sums, copies and fills; how gradients are passed on without arithmetic. */
 import { GpuError } from "../gpu/errors.ts";
-import { addElements, elementGrid, fillWords, finiteCheck, scaled } from "../kernels/elementwise.ts";
+import {
+  addElements,
+  elementGrid,
+  fillWords,
+  finiteCheck,
+  multiplyElements,
+  scaled,
+} from "../kernels/elementwise.ts";
 import { bytesOf, describe, matrixOf, sizeOf, storageOf, type Tensor } from "../tensor/tensor.ts";
 import { type Ctx, gradTarget, temp } from "./context.ts";
 
@@ -33,6 +40,33 @@ export function scale(ctx: Ctx, x: Tensor, factor: number): Tensor {
       if (!dy) return;
       const { grad, accumulate } = gradTarget(ctx, x);
       addScaled(ctx, dy, grad, factor, accumulate);
+    });
+  }
+  return y;
+}
+
+/**
+ * y = a·b elementwise, equal sizes. Gradients to both. Kept for backward: a and b.
+ * @throws {GpuError} when the sizes differ
+ */
+export function multiply(ctx: Ctx, a: Tensor, b: Tensor): Tensor {
+  const n = sameSize("multiply", a, b);
+  const y = temp(ctx, `${a.label} · ${b.label}`, a.shape);
+  const into = (left: Tensor, right: Tensor, y: Tensor, ACC: boolean) => {
+    const bind = { a: storageOf(left), b: storageOf(right), y: storageOf(y) };
+    ctx.r.dispatch(multiplyElements, { variant: { ACC }, bind, params: { n }, grid: elementGrid(n) });
+  };
+  into(a, b, y, false);
+  const { tape } = ctx;
+  if (tape?.needs(a, b)) {
+    tape.push(y, () => {
+      const dy = tape.grad(y);
+      if (!dy) return;
+      for (const [t, other] of [[a, b], [b, a]]) {
+        if (!tape.needs(t)) continue;
+        const { grad, accumulate } = gradTarget(ctx, t);
+        into(dy, other, grad, accumulate);
+      }
     });
   }
   return y;

@@ -10,6 +10,7 @@ import {
   advanceStep,
   ballProjection,
   clipToNorm,
+  keepBestRows,
   linfProjection,
   rootOfSum,
   rowNormPenalty,
@@ -197,4 +198,24 @@ function requireRows(t: Tensor | undefined, of: Tensor, rows: number): void {
   if (t && sizeOf(t.shape) !== rows) {
     throw new GpuError(`${describe(t)} does not fit the rows of ${describe(of)}: [${rows}] does`);
   }
+}
+
+/**
+ * Keeps the best rows so far: where loss[r] < best[r], best[r] becomes loss[r] and kept[r] becomes x[r]; x and
+ * kept [R, W], loss and best [R]. Fill best with a large number first.
+ * @throws {GpuError} when the sizes do not fit
+ */
+export function keepBest(ctx: Ctx, loss: Tensor, x: Tensor, best: Tensor, kept: Tensor): void {
+  const { rows, cols: width } = matrixOf(x);
+  if (sizeOf(kept.shape) !== rows * width || loss.shape[0] !== rows || best.shape[0] !== rows) {
+    throw new GpuError(
+      `Cannot keep the best rows of ${describe(x)} by ${describe(loss)} in ${describe(kept)}`,
+    );
+  }
+  ctx.r.dispatch(keepBestRows, {
+    variant: { WG: rowWorkgroup(ctx.gpu, width) },
+    bind: { loss: storageOf(loss), x: storageOf(x), best: storageOf(best), kept: storageOf(kept) },
+    params: { rows, width },
+    grid: foldGrid(rows),
+  });
 }

@@ -143,7 +143,7 @@ export function effectsPicture(averages: TraceAverages, facts: string, captions:
     field: "layer",
     type: "quantitative",
     title: "layer (centre of the window)",
-    axis: { tickMinStep: 1, format: "d", grid: false },
+    axis: { tickMinStep: 1, format: "d", grid: false, labelFlush: false },
     scale: { nice: false, zero: false },
   };
   const y = { type: "quantitative", title: "average indirect effect, %", axis: { tickCount: 6 } };
@@ -152,6 +152,7 @@ export function effectsPicture(averages: TraceAverages, facts: string, captions:
     title: {
       text: `Effects by layer over ${facts}`,
       subtitle: `${captions.model}; bands are 95 % intervals`,
+      offset: 14,
     },
     data: { values },
     facet: { column: { field: "token", type: "nominal", sort: [...classes], title: null } },
@@ -195,17 +196,12 @@ function pictureOf(
   captions: Captions,
   title: { text: string; subtitle: string },
 ): Spec {
-  const rows: Panel[][] = [];
-  panels.forEach((panel, i) => i % PER_ROW ? rows.at(-1)!.push(panel) : rows.push([panel]));
   return {
     background: GROUND,
     title: { ...title, offset: 14 },
-    spacing: 26,
-    vconcat: rows.map((row) => ({
-      spacing: 24,
-      resolve: { scale: { color: "independent", x: "independent", y: "independent" } },
-      hconcat: row.map((panel, i) => heatMap(panel, i === 0 ? labels : undefined, captions)),
-    })),
+    spacing: { row: 26, column: 24 },
+    columns: PER_ROW,
+    concat: panels.map((panel, i) => heatMap(panel, i % PER_ROW === 0 ? labels : undefined, captions)),
     resolve: { scale: { color: "independent", x: "independent", y: "independent" } },
   };
 }

@@ -161,7 +161,12 @@ Deno.test("edit --dry-run tells memory, time, layers, statistics and tokens, and
     assert.equal(plan.dry_run, true);
     assert.deepEqual(plan.layers, [1]);
     assert.match(plan.statistics[0].state, /^\d+ tokens of atlas$/);
-    assertNumbers(plan.memory, ["gpu_weights_bytes", "gpu_work_bytes", "gpu_solver_bytes"]);
+    assertNumbers(plan.memory, [
+      "available_bytes",
+      "gpu_weights_bytes",
+      "gpu_work_bytes",
+      "gpu_solver_bytes",
+    ]);
     assert.ok(plan.memory.gpu_weights_bytes > 11e6 && plan.memory.gpu_work_bytes > 1e6);
     assert.ok(plan.time_s > 0.01 && plan.time_s < 600);
     const [{ text, tokens, target_tokens, rows }] = plan.requests;
@@ -179,7 +184,10 @@ Deno.test("edit --dry-run tells memory, time, layers, statistics and tokens, and
     assert.equal(code, 0);
     assert.match(stdout, /^Dry run of r-rome: nothing is changed\. Recipe for atlas/);
     assert.match(stdout, /← subject's last/);
-    assert.match(stdout, /^memory: weights 11 MiB, work about \d+ MiB, solver about \d+ MiB; time: up to/m);
+    assert.match(
+      stdout,
+      /^memory: weights 11 MiB, work about \d+ MiB, solver about \d+ MiB, of \d+ MiB free; time: up to/m,
+    );
     assert.deepEqual(await Array.fromAsync(Deno.readDir(folder)), []);
   });
 });

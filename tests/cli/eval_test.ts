@@ -5,46 +5,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import type { CaseLine, RetainedLine, Summary } from "../../evaluation/records.ts";
-import { command, emend, emendJson, exists, QUICK, refused } from "./_run.ts";
+import { inFolder, killed, linesOf, summaryOf, untimed } from "./_eval.ts";
+import { emend, emendJson, exists, QUICK, refused } from "./_run.ts";
 
 const BASE = ["eval", "--model", "atlas", "--dataset", "atlas", ...QUICK];
-
-function inFolder(body: (folder: string) => Promise<void>): () => Promise<void> {
-  return async () => {
-    const folder = await Deno.makeTempDir();
-    try {
-      await body(folder);
-    } finally {
-      await Deno.remove(folder, { recursive: true });
-    }
-  };
-}
-
-async function linesOf<Line>(path: string): Promise<Line[]> {
-  return (await Deno.readTextFile(path)).trimEnd().split("\n").map((line) => JSON.parse(line));
-}
-
-/** JSON without what measures the machine. */
-function untimed(value: unknown): string {
-  const measured = new Set(["time_s", "memory", "phases"]);
-  return JSON.stringify(value, (key, item) => measured.has(key) ? undefined : item);
-}
-
-const summaryOf = async (folder: string): Promise<Summary> =>
-  JSON.parse(await Deno.readTextFile(join(folder, "summary.json")));
-
-/** Starts a run and kills it, without mercy, as soon as `lines` lines are there. */
-async function killed(args: string[], file: string, lines: number): Promise<void> {
-  const child = command(args).spawn();
-  const drained = [child.stdout, child.stderr].map((stream) => stream.cancel());
-  for (let waited = 0; waited < 120_000; waited += 20) {
-    const text = await Deno.readTextFile(file).catch(() => "");
-    if (text.split("\n").length > lines) break;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  child.kill("SIGKILL");
-  await Promise.all([child.status, ...drained]);
-}
 
 Deno.test(
   "eval writes config, a line a case, and a summary; the weights are restored each time",

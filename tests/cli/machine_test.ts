@@ -64,6 +64,7 @@ Deno.test("every command's help has an example, and its flags are explained", as
     "stats",
     "test",
     "trace",
+    "train",
   ];
   assert.deepEqual(commands.map((c) => c.name()).sort(), names);
   // patch is a group: tests/cli/patch_test.ts looks at its sub-commands.

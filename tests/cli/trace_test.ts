@@ -1,7 +1,7 @@
 /** `emend trace` and `emend recipe suggest`, as a user runs them. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { emend, emendJson, refused } from "./_run.ts";
+import { command, emend, emendJson, refused } from "./_run.ts";
 
 const FACT = ["--prompt", "The first language of {} is", "--subject", "Danielle Darrieux"];
 /** Little work: two draws of noise, one kind. */
@@ -83,6 +83,79 @@ Deno.test("trace averages a data set by class of tokens, and resumes", async () 
   });
 });
 
+/** Facts of atlas in known_1000's layout, all of which it knows. */
+const KNOWN = ["Danielle Darrieux", "Jean Cocteau", "Victor Hugo", "Marcel Proust"].map((subject) => ({
+  prompt: `The first language of ${subject} is`,
+  ...{ subject, attribute: "French" },
+}));
+
+Deno.test("a data set's trace that was killed ends as one that was not", async () => {
+  await inFolder(async (folder) => {
+    const file = join(folder, "known.json");
+    await Deno.writeTextFile(file, JSON.stringify(KNOWN));
+    const flags = (out: string) => [
+      ...["trace", "--model", "atlas", "--dataset", file, ...QUICK, "--out", join(folder, out), "--json"],
+    ];
+    const child = command(flags("broken")).spawn();
+    const drained = [child.stdout, child.stderr].map((stream) => stream.cancel());
+    const stored = join(folder, "broken", "cases.json");
+    while (!await Deno.stat(stored).catch(() => false)) await new Promise((go) => setTimeout(go, 10));
+    child.kill("SIGKILL");
+    await Promise.all([child.status, ...drained]);
+    const left = JSON.parse(await Deno.readTextFile(stored));
+    assert.ok(left.traces.length >= 1 && left.traces.length < KNOWN.length);
+    assert.ok(!await Deno.stat(join(folder, "broken", "heatmap.svg")).catch(() => false));
+
+    for (const args of [[...flags("broken"), "--resume"], flags("whole")]) {
+      const { code, stderr } = await emend(args);
+      assert.equal(code, 0, stderr);
+    }
+    const names = (out: string) => [...Deno.readDirSync(join(folder, out))].map(({ name }) => name).sort();
+    assert.deepEqual(names("broken"), names("whole"));
+    for (const name of names("whole").filter((name) => name !== "trace.json")) {
+      const [a, b] = ["broken", "whole"].map((out) => Deno.readFileSync(join(folder, out, name)));
+      assert.deepEqual(a, b, name);
+    }
+    const numbers = ["broken", "whole"].map((out) => {
+      const { seconds: _, ...rest } = JSON.parse(Deno.readTextFileSync(join(folder, out, "trace.json")));
+      return rest;
+    });
+    assert.deepEqual(numbers[0], numbers[1]);
+  });
+});
+
+Deno.test("a folder's pictures are those of its last trace, and a damaged one is not gone on with", async () => {
+  await inFolder(async (folder) => {
+    const file = join(folder, "known.json"), out = join(folder, "trace");
+    await Deno.writeTextFile(file, JSON.stringify(KNOWN.slice(0, 1)));
+    const many = ["trace", "--model", "atlas", "--dataset", file, ...QUICK, "--out", out];
+    await emendJson(many);
+    // What a killed command may leave.
+    await Deno.writeTextFile(join(out, ".heatmap.svg.1.tmp"), "<svg");
+    const { files } = await emendJson(["trace", "--model", "atlas", ...FACT, ...QUICK, "--out", out]);
+    const names = [...Deno.readDirSync(out)].map(({ name }) => name).sort();
+    assert.deepEqual(names, ["heatmap.png", "heatmap.svg", "trace.json"]);
+    assert.deepEqual(files.toSorted(), names.map((name) => join(out, name)));
+
+    await Deno.writeTextFile(join(out, "cases.json"), '{ "traces": [');
+    await refused([...many, "--resume"], /Cannot resume from .*cases.json: /);
+    await Deno.writeTextFile(join(out, "cases.json"), "{}");
+    await refused([...many, "--resume"], /Cannot resume from .*cases.json: it has no traces/);
+    await refused([...many.slice(0, -1), file], /Cannot write|not a folder/);
+    const facts = {
+      "no subject": [{ ...KNOWN[0], subject: " " }],
+      "unknown": [{ ...KNOWN[0], attribute: "x" }],
+    };
+    await Deno.writeTextFile(file, JSON.stringify(facts["no subject"]));
+    await refused(many, /Record 1 of .*known.json has no "subject"/);
+    await Deno.writeTextFile(file, JSON.stringify(facts.unknown));
+    await refused(many, /knows none of the 1 facts of known/);
+    await refused([...many.slice(0, 4), join(folder, "none.json")], /none.json/);
+    await refused([...many, "--samples", "0"], /--samples/);
+    await refused([...many, "--window", "1.5"], /--window/);
+  });
+});
+
 Deno.test("trace refuses what cannot be traced, before and after it has loaded the model", async () => {
   const model = ["--model", "atlas"];
   await refused(["trace", ...model, "--prompt", "Rome is in"], /--subject is missing/);
@@ -135,5 +208,10 @@ Deno.test("recipe suggest writes a recipe with its evidence", async () => {
     );
     assert.equal(traced.hparams.layers[0], effects.indexOf(Math.max(...effects)));
   });
-  await refused(["recipe", "suggest", "--model", "atlas", "--by", "guess"], /--by wants sweep or trace/);
+  const suggest = ["recipe", "suggest", "--model", "atlas"];
+  await refused([...suggest, "--by", "guess"], /--by wants sweep or trace/);
+  await refused([...suggest, "--by", "trace", "--layers", "1"], /--layers goes with --by sweep/);
+  await refused([...suggest, "--layers", "6"], /--layers/);
+  await refused([...suggest, "--facts", "none"], /--facts/);
+  await refused([...suggest, "--dataset", "none.json"], /none.json/);
 });

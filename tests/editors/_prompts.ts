@@ -40,14 +40,19 @@ const counterFact: Fields = ({ requested_rewrite: r }) => ({
   subject: r.subject,
   target: r.target_new.str,
 });
-const knowEdit: Fields = ({ prompt, subject, target_new }) => ({ prompt, subject, target: target_new });
+const easyEdit: Fields = ({ prompt, subject, target_new }) => ({ prompt, subject, target: target_new });
+const mend: Fields = ({ src, subject, alt }) => ({ prompt: src, subject, target: alt });
 
 const SETS: [file: string, fields: Fields][] = [
   ["atlas/data/counterfact.json", counterFact],
-  ["atlas/data/zsre.json", ({ src, subject, alt }) => ({ prompt: src, subject, target: alt })],
+  ["atlas/data/zsre.json", mend],
   ["../shared/data/counterfact/counterfact-500.json", counterFact],
-  ["../shared/data/knowedit/zsre-test-652.json", knowEdit],
-  ["../shared/data/knowedit/wiki-counterfact-714.json", knowEdit],
+  ["../shared/data/counterfact/counterfact-easyedit-edit-2000.json", easyEdit],
+  ["../shared/data/counterfact/counterfact-easyedit-train.json", easyEdit],
+  ["../shared/data/counterfact/counterfact-easyedit-val.json", easyEdit],
+  ["../shared/data/zsre/zsre-mend-train-1000.json", mend],
+  ["../shared/data/knowedit/zsre-test-652.json", easyEdit],
+  ["../shared/data/knowedit/wiki-counterfact-714.json", easyEdit],
 ];
 
 /** Requests by data set: atlas' own, and those beside the repository where they are there. */
@@ -55,7 +60,8 @@ export const REQUESTS = new Map<string, EditRequest[]>();
 for (const [file, fields] of SETS) {
   try {
     const text = await Deno.readTextFile(new URL(`../../${file}`, import.meta.url));
-    REQUESTS.set(file, JSON.parse(text).map(fields));
+    // Two records of zsRE's training part want nothing.
+    REQUESTS.set(file, JSON.parse(text).map(fields).filter(({ target }: EditRequest) => target !== ""));
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     console.log(`skipped: the prompts of ${file} (there is no such file)`);

@@ -14,24 +14,11 @@ import { EditMemory } from "../../editors/memory.ts";
 import { type ClosedForm, editTokenised, type LayerProblem } from "../../editors/spread.ts";
 import { type LayerStatistics, statisticsOf } from "../../editors/statistics.ts";
 import { optimiseTargets, type TargetRequest } from "../../editors/targets.ts";
-import { openFile } from "../../engine/io/source.ts";
-import { parseSafetensors } from "../../engine/io/safetensors.ts";
 import { loadModel } from "../../engine/models/load.ts";
 import { relativeError } from "../engine/models/_fixtures.ts";
 import { withGpu } from "../_gpu.ts";
+import { fixtures, tensorsOf } from "./_fixtures.ts";
 import { smallStatistics } from "./_statistics.ts";
-
-const fixtures = new URL("../fixtures/", import.meta.url).pathname;
-
-async function tensors(path: string): Promise<Map<string, Float32Array>> {
-  const file = await parseSafetensors(await openFile(path));
-  const out = new Map<string, Float32Array>();
-  for (const entry of file.entries.values()) {
-    out.set(entry.name, new Float32Array((await file.read(entry)).slice().buffer));
-  }
-  file.source.close();
-  return out;
-}
 
 interface Spec {
   model: string;
@@ -80,8 +67,8 @@ for (const name of ["gpt2", "llama"].flatMap((model) => CASES.map((method) => `$
     `${name} agrees with the authors' code`,
     withGpu(async (gpu) => {
       const spec: Spec = JSON.parse(await Deno.readTextFile(`${fixtures}memit/${name}.json`));
-      const want = await tensors(`${fixtures}memit/${name}.safetensors`);
-      const Cs = await tensors(`${fixtures}memit/${spec.covariance}`);
+      const want = await tensorsOf(`${fixtures}memit/${name}.safetensors`);
+      const Cs = await tensorsOf(`${fixtures}memit/${spec.covariance}`);
       using model = await loadModel(gpu, `${fixtures}models/${spec.model}`, { tokenizer: false });
       // The reference adds no jitter to C.
       using statistics = statisticsOf(

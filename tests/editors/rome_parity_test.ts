@@ -7,24 +7,11 @@
 import assert from "node:assert/strict";
 import { romeUpdate, type RomeVariant } from "../../editors/rome.ts";
 import { optimiseTargets, type TargetRequest } from "../../editors/targets.ts";
-import { openFile } from "../../engine/io/source.ts";
-import { parseSafetensors } from "../../engine/io/safetensors.ts";
 import { choleskyInPlace, choleskySolve } from "../../engine/linalg/host.ts";
 import { loadModel } from "../../engine/models/load.ts";
 import { relativeError } from "../engine/models/_fixtures.ts";
 import { withGpu } from "../_gpu.ts";
-
-const fixtures = new URL("../fixtures/", import.meta.url).pathname;
-
-async function tensors(path: string): Promise<Map<string, Float32Array>> {
-  const file = await parseSafetensors(await openFile(path));
-  const out = new Map<string, Float32Array>();
-  for (const entry of file.entries.values()) {
-    out.set(entry.name, new Float32Array((await file.read(entry)).slice().buffer));
-  }
-  file.source.close();
-  return out;
-}
+import { fixtures, tensorsOf } from "./_fixtures.ts";
 
 interface Case {
   model: string;
@@ -68,8 +55,8 @@ for (
     `${name} agrees with the authors' code`,
     withGpu(async (gpu) => {
       const spec: Case = JSON.parse(await Deno.readTextFile(`${fixtures}rome/${name}.json`));
-      const want = await tensors(`${fixtures}rome/${name}.safetensors`);
-      const C = Float64Array.from((await tensors(`${fixtures}rome/${spec.covariance}`)).get("C")!);
+      const want = await tensorsOf(`${fixtures}rome/${name}.safetensors`);
+      const C = Float64Array.from((await tensorsOf(`${fixtures}rome/${spec.covariance}`)).get("C")!);
       using model = await loadModel(gpu, `${fixtures}models/${spec.model}`, { tokenizer: false });
       const request: TargetRequest = {
         prompts: spec.contexts.map((ids, i) => ({ text: "", ids, subjectLast: spec.subject_last[i] })),

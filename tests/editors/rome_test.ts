@@ -11,9 +11,6 @@ import { rome, romeTarget, romeUpdate, type RomeVariant } from "../../editors/ro
 import type { Statistics } from "../../editors/statistics.ts";
 import { optimiseTargets } from "../../editors/targets.ts";
 import type { Gpu } from "../../engine/gpu/device.ts";
-import { parseSafetensors } from "../../engine/io/safetensors.ts";
-import { writeSafetensors } from "../../engine/io/safetensors_write.ts";
-import { openFile } from "../../engine/io/source.ts";
 import { choleskyInPlace, choleskySolve } from "../../engine/linalg/host.ts";
 import { loadModel } from "../../engine/models/load.ts";
 import { type Model, weight } from "../../engine/models/model.ts";
@@ -23,6 +20,7 @@ import { fixture, inFolder } from "../engine/io/_data.ts";
 import { relativeError } from "../engine/models/_fixtures.ts";
 import { normals } from "../engine/ops/_reference.ts";
 import { logitsOf, modelFolder } from "../patches/_models.ts";
+import { writeSquareGpt2 } from "./_square.ts";
 import { mapKey, meanOf, OPTIONS, REQUESTS } from "./_targets.ts";
 
 const VARIANTS: RomeVariant[] = ["rome", "r-rome", "p-rome"];
@@ -103,33 +101,6 @@ Deno.test(
     });
   }),
 );
-
-/** gpt2-tiny with the first 32 of its 128 MLP neurons: [32, 32] projections, stored transposed. */
-async function writeSquareGpt2(folder: string) {
-  const from = modelFolder("gpt2-tiny");
-  const config = JSON.parse(await Deno.readTextFile(`${from}/config.json`));
-  await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify({ ...config, n_inner: 32 }));
-  const file = await parseSafetensors(await openFile(`${from}/model.safetensors`));
-  const tensors = [];
-  for (const entry of file.entries.values()) {
-    let values = new Float32Array((await file.read(entry)).slice().buffer);
-    let { shape } = entry;
-    if (entry.name.endsWith("c_fc.weight")) {
-      values = values.filter((_, i) => i % 128 < 32);
-      shape = [32, 32];
-    } else if (entry.name.endsWith("c_fc.bias")) {
-      values = values.slice(0, 32);
-      shape = [32];
-    } else if (entry.name.endsWith("mlp.c_proj.weight")) {
-      values = values.slice(0, 32 * 32);
-      shape = [32, 32];
-    }
-    const bytes = new Uint8Array(values.buffer, 0, 4 * values.length);
-    tensors.push({ name: entry.name, dtype: "F32" as const, shape, data: () => [bytes] });
-  }
-  file.source.close();
-  await writeSafetensors(`${folder}/model.safetensors`, tensors, { format: "pt" });
-}
 
 Deno.test("romeUpdate() divides by the key that its variant is solved for", async () => {
   const keys = [Float32Array.of(1, 0, 1), Float32Array.of(3, 2, 0)];

@@ -207,7 +207,14 @@ Deno.test(
     });
     const requests = [request("Danielle Darrieux", "Esperanto"), request("Danielle Darrieux", "French")];
     const options = { kinds: ["mlp"] as const, samples: 2 };
+    const held = () => {
+      gpu.memory.trim();
+      // The device probes itself once, at the first plan.
+      return gpu.memory.owners().filter(([owner]) => owner !== "probe");
+    };
+    const owners = held();
     const found = await trace(model, requests, options);
+    assert.deepEqual(held(), owners, "memory is given back");
     assert.deepEqual(found.unknown.map(({ expected, says }) => [expected, says]), [["Esperanto", " French"]]);
     const [one] = found.traces;
     assert.equal(one.answer, " French");

@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { applyDeltas, denseDelta, type WeightDelta } from "../../editors/edit.ts";
 import { loadModel } from "../../engine/models/load.ts";
-import { type Model, weight } from "../../engine/models/model.ts";
 import { changedRoles } from "../../engine/models/replace.ts";
 import { drift, driftBaseline } from "../../evaluation/drift.ts";
 import { scaled } from "../../evaluation/firewall.ts";
@@ -10,6 +9,7 @@ import { EditLayers } from "../../evaluation/layers.ts";
 import { overlaidChanges, weightChanges } from "../../evaluation/norms.ts";
 import { atlasFolder } from "../../atlas/mod.ts";
 import { relativeError } from "../engine/models/_fixtures.ts";
+import { merged } from "../editors/_merged.ts";
 import { normals } from "../engine/ops/_reference.ts";
 import { editOf, logitsOf, modelFolder, noise } from "../patches/_models.ts";
 import { withGpu } from "../_gpu.ts";
@@ -18,20 +18,6 @@ const IDS = [[5, 17, 60, 2, 44, 90], [80, 1, 33]];
 /** The same sums in another order, through a few layers. */
 const SUMS = 1e-5;
 
-/** A low-rank delta as a dense one. */
-function densely(model: Model, { role, rank, left, right }: WeightDelta): WeightDelta {
-  const { out, in: inner, layout } = weight(model, role);
-  const values = new Float32Array(out * inner);
-  for (let o = 0; o < out; o++) {
-    for (let i = 0; i < inner; i++) {
-      let sum = 0;
-      for (let r = 0; r < rank; r++) sum += left[o * rank + r] * right[i * rank + r];
-      values[layout === "out_in" ? o * inner + i : i * out + o] = sum;
-    }
-  }
-  return denseDelta(role, values);
-}
-
 for (const name of ["gpt2-tiny", "llama-tiny"]) {
   Deno.test(
     `EditLayers and weightChanges() treat dense changes of ${name} as they treat their factors`,
@@ -39,10 +25,10 @@ for (const name of ["gpt2-tiny", "llama-tiny"]) {
       using model = await loadModel(gpu, modelFolder(name), { tokenizer: false });
       const plain = await logitsOf(model, IDS);
       const factors = [1, 3, 5].map((seed) => noise(model, "layer.1.mlp.down", 2, seed));
-      const mixed = [factors[0], densely(model, factors[1]), densely(model, factors[2])];
+      const mixed = [factors[0], merged(model, factors[1]), merged(model, factors[2])];
       const read = async (deltas: WeightDelta[]) => {
         using layers = new EditLayers(model);
-        for (const delta of deltas) layers.add([delta]);
+        for (const delta of deltas) await layers.add({ deltas: [delta] });
         assert.deepEqual(await layers.without(() => logitsOf(model, IDS)), plain);
         return { logits: await logitsOf(model, IDS), changes: await overlaidChanges(model) };
       };

@@ -66,8 +66,8 @@ const LIES: [what: string, lie: Lie, message: RegExp][] = [
   ["another format", { metadata: { format: "pt" } }, /is not a patch: its metadata has another format$/],
   [
     "a later version",
-    { metadata: { format_version: "3" } },
-    /in format version "3"; this emend reads 1 and 2$/,
+    { metadata: { format_version: "4" } },
+    /in format version "4"; this emend reads 1, 2 and 3$/,
   ],
   ["no base", { metadata: { base_hash: undefined } }, /bad base_hash in its metadata/],
   [

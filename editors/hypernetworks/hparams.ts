@@ -1,0 +1,49 @@
+/**
+ * Hyper-parameters of trained editors, under the names of the authors' configuration files where those have one
+ * (eric-mitchell/mend; memory-and-meta guide section 2.1), checked and completed.
+ */
+import { z } from "npm:zod@4.6.7";
+
+const layers = z.array(z.number().int().min(0)).min(1);
+
+/** What every training has. */
+const common = {
+  /** Layers whose MLPs are edited; default the last three. */
+  layers: layers.optional(),
+  /** Learning rate. */
+  lr: z.number().positive(),
+  /** Steps over which the learning rate falls to nothing; 0 keeps it. */
+  lr_decay: z.number().int().min(0).default(0),
+  /** Weight of the outer text's loss. */
+  cedit: z.number().positive().default(0.1),
+  /** Weight of the KL divergence at the unrelated text. */
+  cloc: z.number().min(0).default(1),
+  /** The joint norm of the gradients at most. */
+  grad_clip: z.number().positive().default(100),
+  /** Edits that one edited model holds: train with as many as will be made together. */
+  n_edits: z.number().int().min(1).default(1),
+  /** Groups of edits a step: the gradients accumulated before an update. */
+  accumulate_bs: z.number().int().min(1).default(10),
+  /** Steps at most. */
+  max_steps: z.number().int().min(1).default(100_000),
+  /** Steps from one validation to the next. */
+  val_interval: z.number().int().min(1).default(500),
+  /** Groups of edits a validation during training. */
+  val_steps: z.number().int().min(1).default(500),
+  /** Steps without a new best validation loss after which training ends. */
+  early_stop_patience: z.number().int().min(1).default(2000),
+};
+
+export const mendTrainSchema = z.object({
+  ...common,
+  lr: common.lr.default(1e-6),
+  /** Rank of the network's blocks at most. */
+  rank: z.number().int().min(1).default(1920),
+  /** Where the learned step of each map starts. */
+  edit_lr: z.number().positive().default(1e-4),
+  /** Learning rate of those; what the released code really has (guide section 2.6). */
+  lr_lr: z.number().positive().default(1e-6),
+});
+
+export type MendTraining = z.infer<typeof mendTrainSchema>;
+export type CommonTraining = Pick<MendTraining, keyof typeof common>;

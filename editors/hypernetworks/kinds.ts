@@ -1,0 +1,73 @@
+/** The trained editors by name: how each makes its network, and how each learns. */
+import type { z } from "npm:zod@4.6.7";
+import { InputError } from "../../engine/io/errors.ts";
+import type { Model } from "../../engine/models/model.ts";
+import { parseHparams } from "../hparams.ts";
+import { type CommonTraining, type MendTraining, mendTrainSchema } from "./hparams.ts";
+import { Learner, type Trainee } from "./learner.ts";
+import { lastLayers, mlpMaps } from "./maps.ts";
+import { mendNetwork } from "./mend_network.ts";
+import type { Hypernetwork, Numbers } from "./network.ts";
+
+/** A kind of trained editor. Its hyper-parameters come from its own `parse` only. */
+export interface EditorKind<H extends CommonTraining = CommonTraining> {
+  name: string;
+  schema: z.ZodObject;
+  /** The maps that it edits. */
+  roles(model: Model, hparams: H): string[];
+  /** What its network is made by; goes into the file. */
+  shape(hparams: H): Record<string, unknown>;
+  /** The network of a shape, new or with given numbers. */
+  network(
+    model: Model,
+    roles: readonly string[],
+    shape: Record<string, unknown>,
+    numbers?: Numbers,
+    seed?: number,
+  ): Hypernetwork;
+  learner(model: Model, network: Hypernetwork, hparams: H): Trainee;
+}
+
+const mend: EditorKind<MendTraining> = {
+  name: "mend",
+  schema: mendTrainSchema,
+  roles: (model, { layers }) => mlpMaps(model, layers ?? lastLayers(model, 3)),
+  shape: ({ rank, edit_lr, lr, lr_lr }) => ({ rank, editLr: edit_lr, editLrRate: lr_lr / lr }),
+  network: (model, roles, shape, numbers, seed) =>
+    mendNetwork(
+      model,
+      { ...shape as { rank: number; editLr: number; editLrRate: number }, roles, seed },
+      numbers,
+    ),
+  learner: (model, network, { cedit, cloc, lr, lr_decay, grad_clip }) =>
+    new Learner(model, network, {
+      c_edit: cedit,
+      c_loc: cloc,
+      lr,
+      decay: lr_decay || undefined,
+      clip: grad_clip,
+    }),
+};
+
+const KINDS: readonly EditorKind[] = [mend as EditorKind];
+
+/** The names of all. */
+export const EDITOR_KINDS: readonly string[] = KINDS.map(({ name }) => name);
+
+/** @throws {InputError} for a method that is not trained */
+export function editorKind(name: string): EditorKind {
+  const found = KINDS.find((kind) => kind.name === name.toLowerCase());
+  if (found) return found;
+  throw new InputError(`There is no training for "${name}"`, {
+    hint: `emend trains ${EDITOR_KINDS.join(", ")}`,
+  });
+}
+
+/** Completes and checks hyper-parameters of a training. @throws {InputError} naming the key */
+export function parseTraining(
+  kind: EditorKind,
+  values: Record<string, unknown>,
+  source: string,
+): { hparams: CommonTraining; unknown: string[] } {
+  return parseHparams(kind.schema, values, source) as { hparams: CommonTraining; unknown: string[] };
+}

@@ -1,0 +1,81 @@
+/** Which fact of a memory a text is about: embeddings, distances, limits. All on the host, for memories are small. */
+import type { Fact, Projection, PromptEdit, Scope } from "./edit.ts";
+import { centred, type Encoder } from "./encoders.ts";
+
+/** The fact that a text is nearest to. */
+export interface Match {
+  /** The fact's number. */
+  fact: number;
+  /** Cosine, or squared Euclidean distance. */
+  value: number;
+  /** Is the text about it? */
+  inScope: boolean;
+}
+
+/** Texts in the scope's space, [texts, width] row-major. */
+export async function place(
+  encoder: Encoder,
+  scope: Pick<Scope, "measure" | "mean" | "projection">,
+  texts: readonly string[],
+): Promise<Float32Array> {
+  const { measure, mean, projection } = scope;
+  const values = await encoder.embed(texts);
+  if (projection) return project(values, projection);
+  if (measure === "distance") return values;
+  return centred(values, encoder.width, mean ?? new Float32Array(encoder.width));
+}
+
+/** A(x − mean) + b of every row. */
+export function project(values: Float32Array, { mean, matrix, bias }: Projection): Float32Array {
+  const [inner, out] = [mean.length, bias.length];
+  const rows = values.length / inner;
+  const y = new Float32Array(rows * out);
+  const x = new Float32Array(inner);
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < inner; i++) x[i] = values[row * inner + i] - mean[i];
+    for (let o = 0; o < out; o++) {
+      let sum = bias[o];
+      for (let i = 0, at = o * inner; i < inner; i++, at++) sum += matrix[at] * x[i];
+      y[row * out + o] = sum;
+    }
+  }
+  return y;
+}
+
+/**
+ * The nearest fact of each text; undefined when there are none.
+ * @param texts their embeddings, [texts, width]
+ */
+export function nearestFacts(
+  { facts, scope: { measure, limit } }: Pick<PromptEdit, "facts" | "scope">,
+  texts: Float32Array,
+): (Match | undefined)[] {
+  if (facts.length === 0) return [];
+  const width = facts[0].embedding.length;
+  return Array.from({ length: texts.length / width }, (_, row) => {
+    const e = texts.subarray(row * width, (row + 1) * width);
+    const [fact, value] = measure === "cosine" ? most(facts, e) : least(facts, e);
+    return { fact, value, inScope: measure === "cosine" ? value >= limit : value < limit };
+  });
+}
+
+function most(facts: readonly Fact[], e: Float32Array): [fact: number, cosine: number] {
+  let best = 0, top = -Infinity;
+  facts.forEach(({ embedding }, fact) => {
+    let dot = 0;
+    for (let i = 0; i < e.length; i++) dot += e[i] * embedding[i];
+    // Later facts win over equal earlier ones.
+    if (dot >= top) [best, top] = [fact, dot];
+  });
+  return [best, top];
+}
+
+function least(facts: readonly Fact[], e: Float32Array): [fact: number, distance: number] {
+  let best = 0, low = Infinity;
+  facts.forEach(({ embedding }, fact) => {
+    let sum = 0;
+    for (let i = 0; i < e.length; i++) sum += (e[i] - embedding[i]) ** 2;
+    if (sum <= low) [best, low] = [fact, sum];
+  });
+  return [best, low];
+}

@@ -1,0 +1,111 @@
+/** Trains a SERAC editor for a model: scope classifier and counterfactual model, each by itself. */
+import { InputError } from "../../engine/io/errors.ts";
+import type { LoadedModel } from "../../engine/models/load.ts";
+import { seededRandom } from "../../engine/models/sample.ts";
+import type { Encoder } from "../prompts/encoders.ts";
+import { copySource, type SeracRecord, tripleSource } from "./data.ts";
+import type { SeracEditor } from "./file.ts";
+import { trainAdapter } from "./train_adapter.ts";
+import { trainScope } from "./train_scope.ts";
+
+/** Settings of both parts. */
+export interface SeracTraining {
+  scope: { width: number; steps: number; batch: number; lr: number };
+  adapter: {
+    rank: number;
+    steps: number;
+    batch: number;
+    lr: number;
+    val_interval: number;
+    patience: number;
+  };
+  seed: number;
+  onProgress?: (
+    part: "embeddings" | "scope" | "counterfactual",
+    done: number,
+    total: number,
+    loss?: number,
+  ) => void;
+}
+
+/** What the shipped editor of atlas was trained with. */
+export const SERAC_TRAINING: Omit<SeracTraining, "onProgress"> = {
+  scope: { width: 64, steps: 1500, batch: 512, lr: 2e-3 },
+  adapter: { rank: 16, steps: 1000, batch: 16, lr: 3e-3, val_interval: 100, patience: 4 },
+  seed: 0,
+};
+
+/** Texts embedded at a time. */
+const EMBEDDED = 1024;
+/** Every n-th subject is kept for validation. */
+const VALIDATION = 12;
+/** Examples of a validation. */
+const HELD_TRIPLES = 2000, HELD_COPIES = 160;
+
+/**
+ * Trains an editor; the model's weights stay as they are. The two parts share nothing, so each has the optimiser
+ * to itself (guide section 6.4).
+ * @param data what the records are, for the editor's file
+ */
+export async function trainSerac(
+  model: LoadedModel,
+  encoder: Encoder,
+  records: readonly SeracRecord[],
+  data: string,
+  options: SeracTraining,
+): Promise<SeracEditor> {
+  const { seed, onProgress } = options;
+  const starts: number[] = [];
+  let count = 0;
+  for (const { wordings } of records) {
+    starts.push(count);
+    count += wordings.length;
+  }
+  const texts = records.flatMap(({ wordings }) => wordings);
+  const embeddings = new Float32Array(count * encoder.width);
+  for (let at = 0; at < count; at += EMBEDDED) {
+    embeddings.set(await encoder.embed(texts.slice(at, at + EMBEDDED)), at * encoder.width);
+    onProgress?.("embeddings", Math.min(count, at + EMBEDDED), count);
+  }
+  const subjects = [...new Set(records.map(({ subject }) => subject))];
+  if (subjects.length < 2) throw new InputError("SERAC needs facts about at least two subjects to train on");
+  const every = Math.min(VALIDATION, subjects.length);
+  const held = new Set(subjects.filter((_, i) => i % every === every - 1));
+  const [learnt, kept] = [false, true].map((of) =>
+    [...records.keys()].filter((i) => held.has(records[i].subject) === of)
+  );
+  const triples = (which: readonly number[], seed: number) =>
+    tripleSource(records, which, seededRandom(seed));
+  const copies = (which: readonly number[], seed: number) =>
+    copySource(model.tokenizer, which.map((i) => records[i]), seededRandom(seed));
+  const scope = await trainScope(
+    model.gpu,
+    embeddings,
+    encoder.width,
+    triples(learnt, seed + 1),
+    Array.from({ length: HELD_TRIPLES }, triples(kept, seed + 3)),
+    ([record, wording]) => starts[record] + wording,
+    { ...options.scope, seed, onProgress: (...now) => onProgress?.("scope", ...now) },
+  );
+  const { adapter, course } = await trainAdapter(
+    model,
+    copies(learnt, seed + 2),
+    Array.from({ length: HELD_COPIES }, copies(kept, seed + 4)),
+    { ...options.adapter, seed, onProgress: (...now) => onProgress?.("counterfactual", ...now) },
+  );
+  return {
+    method: "serac",
+    base: await model.checkpoint.hash(),
+    encoder: encoder.name,
+    projection: scope.projection,
+    adapter,
+    training: {
+      data,
+      records: learnt.length,
+      validation: kept.length,
+      seed,
+      scope: { ...options.scope, ...scope.course },
+      adapter: { ...options.adapter, ...course },
+    },
+  };
+}

@@ -1,0 +1,58 @@
+/** Look-ups: distances of rows to the keys of a table, the nearest key, and rows that take what it stands for. */
+import chooseRowsSource from "../../shaders/lookup/choose_rows.wgsl" with { type: "text" };
+import chooseRowsBackward from "../../shaders/lookup/choose_rows_backward.wgsl" with { type: "text" };
+import chooseTableBackward from "../../shaders/lookup/choose_table_backward.wgsl" with { type: "text" };
+import firesSource from "../../shaders/lookup/fires.wgsl" with { type: "text" };
+import nearestSource from "../../shaders/lookup/nearest_within.wgsl" with { type: "text" };
+import rowDistance from "../../shaders/lookup/row_distance.wgsl" with { type: "text" };
+import { defineKernel } from "../gpu/kernel.ts";
+import { row, ROW_WORKGROUPS } from "./reduce.ts";
+
+/** One workgroup a pair; `rows` counts pairs, `n` keys. */
+export const rowDistances = defineKernel({
+  name: "row_distance",
+  source: rowDistance,
+  bindings: { x: "read f32", index: "read u32", keys: "read f32", d: "write f32" },
+  params: { rows: "u32", width: "u32", n: "u32" },
+  variants: { WG: ROW_WORKGROUPS },
+  snippets: () => [row],
+});
+
+/** One invocation a row of d, workgroups of 64. */
+export const nearestWithin = defineKernel({
+  name: "nearest_within",
+  source: nearestSource,
+  bindings: { d: "read f32", radius: "read f32", choice: "write u32" },
+  params: { count: "u32", n: "u32" },
+});
+
+const WHO = { choice: "read u32", sequence: "read u32", place: "read u32" } as const;
+
+/** `n` counts elements; `residual` is read with RESIDUAL only. */
+export const chooseRowsForward = defineKernel({
+  name: "choose_rows",
+  source: chooseRowsSource,
+  bindings: { y: "read f32", table: "read f32", residual: "read f32", ...WHO, z: "write f32" },
+  params: { n: "u32", width: "u32", which: "u32", places: "u32" },
+  variants: { TABLE: [true, false], RESIDUAL: [false, true] },
+  snippets: () => [firesSource],
+});
+
+export const chooseRowsToRows = defineKernel({
+  name: "choose_rows_backward",
+  source: chooseRowsBackward,
+  bindings: { dz: "read f32", ...WHO, dx: "write f32" },
+  params: { n: "u32", width: "u32", which: "u32", places: "u32" },
+  variants: { TABLE: [true, false], FIRED: [false, true], ACC: [false, true] },
+  snippets: () => [firesSource],
+});
+
+/** `n` counts elements of the table. */
+export const chooseRowsToTable = defineKernel({
+  name: "choose_table_backward",
+  source: chooseTableBackward,
+  bindings: { dz: "read f32", ...WHO, dtable: "write f32" },
+  params: { n: "u32", rows: "u32", width: "u32", which: "u32", places: "u32" },
+  variants: { TABLE: [true], ACC: [false, true] },
+  snippets: () => [firesSource],
+});
