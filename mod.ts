@@ -23,6 +23,7 @@
 import { atlasFolder } from "./atlas/mod.ts";
 import { applyEdit, type Edit } from "./editors/edit.ts";
 import { findStatistics } from "./editors/find_statistics.ts";
+import { requireLayers } from "./editors/hparams.ts";
 import { methodNamed } from "./editors/methods.ts";
 import type { EditRequest } from "./editors/requests.ts";
 import type { Dataset } from "./evaluation/cases.ts";
@@ -148,6 +149,7 @@ export async function edit(
   method.requireKeys(Object.keys(options.hparams ?? {}));
   const recipe = method.recipe(model);
   const { hparams } = method.parse({ ...recipe.hparams, ...options.hparams }, "The recipe with hparams");
+  requireLayers(model, hparams.layers);
   const layers = method.statistics(hparams);
   using statistics = layers.length
     ? await findStatistics(model, layers, { files: options.statistics })
@@ -176,6 +178,7 @@ export async function evaluate(model: LoadedModel, options: EvaluateModelOptions
   method.requireKeys(Object.keys(options.hparams ?? {}));
   const recipe = method.recipe(model);
   const { hparams } = method.parse({ ...recipe.hparams, ...options.hparams }, "The recipe with hparams");
+  requireLayers(model, hparams.layers);
   const dataset = typeof options.dataset === "string" ? await readDataset(options.dataset) : options.dataset;
   return await runEvaluation(model, { ...options, method, hparams, recipe: recipe.source, dataset });
 }

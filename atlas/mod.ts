@@ -5,16 +5,24 @@
 import { writeFolderAtomic } from "../engine/io/atomic.ts";
 import { cacheFolder } from "../engine/io/cache.ts";
 
-const FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+const FILES = [
+  "config.json",
+  "model.safetensors",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "statistics/layer-0.safetensors",
+  "statistics/layer-1.safetensors",
+];
 
 /** The model's folder on this machine. */
 export async function atlasFolder(): Promise<string> {
   const url = new URL("./model/", import.meta.url);
   if (url.protocol === "file:") return decodeURIComponent(url.pathname).replace(/\/$/, "");
-  const folder = `${cacheFolder()}/atlas`;
+  const folder = `${cacheFolder()}/atlas-with-statistics`;
   if (await Deno.stat(folder).catch(() => undefined)) return folder;
   await Deno.mkdir(cacheFolder(), { recursive: true });
   await writeFolderAtomic(folder, async (temporary) => {
+    await Deno.mkdir(`${temporary}/statistics`);
     for (const name of FILES) {
       const response = await fetch(new URL(name, url));
       if (!response.ok) throw new Error(`Cannot fetch ${name} of atlas: HTTP ${response.status}`);

@@ -20,7 +20,8 @@ export async function dryRun(
   const { gpu, dims, tokenizer } = model;
   const plan = method.plan(model, requests, hparams);
   const { layer, steps, targets, training } = plan;
-  const estimates = targets.map((t) => estimateEdit(dims, t, { layer, steps }));
+  const gated = model.weights.has("layer.0.mlp.gate");
+  const estimates = targets.map((t) => estimateEdit(dims, t, { layer, steps, gated }));
   const rate = await measureMatmul(gpu, {
     rows: Math.max(...estimates.map((e) => e.stepRows)),
     width: dims.width,

@@ -37,6 +37,7 @@ interface Flags extends FirewallFlags {
   requests?: string;
   hparams?: string;
   set: string[];
+  editor?: string;
   stats: string[];
   generate: string[];
   seed: string;
@@ -74,6 +75,7 @@ export function editCommand(): Command {
     .option("--requests <file>", "several edits: JSON or JSONL with prompt, subject, target, true")
     .option("--hparams <file>", "hyper-parameters: JSON, or EasyEdit's YAML")
     .option("--set <key=value>", "one hyper-parameter; may be repeated", collect, [])
+    .option("--editor <path>", "a trained editor: the folder of its training, or its file")
     .option("--stats <file>", "statistics of the edited layer; may be repeated", collect, [])
     .option("--generate <prompt>", "also continue this prompt before and after; may be repeated", collect, [])
     .option("--seed <n>", "seed of the context templates", "0")

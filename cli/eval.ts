@@ -29,6 +29,7 @@ interface Flags extends FirewallFlags {
   target: string;
   hparams?: string;
   set: string[];
+  editor?: string;
   stats: string[];
   out?: string;
   resume?: boolean;
@@ -76,6 +77,7 @@ export function evalCommand(): Command {
     )
     .option("--hparams <file>", "hyper-parameters: JSON, or EasyEdit's YAML")
     .option("--set <key=value>", "one hyper-parameter; may be repeated", collect, [])
+    .option("--editor <path>", "a trained editor: the folder of its training, or its file")
     .option("--stats <file>", "statistics of the edited layer; may be repeated", collect, [])
     .option("--max-drift <nats>", "firewall: mean KL on neutral prompts at most")
     .option("--max-norm-growth <share>", "firewall: growth of a weight's norm at most; 0.01 is 1 %")

@@ -1,7 +1,6 @@
 /** Hyper-parameters of a method for a model: the recipe, then the user's file, then --set; later ones win. */
 import { type Method, sameName } from "../editors/methods.ts";
-import type { Hparams } from "../editors/hparams.ts";
-import { InputError } from "../engine/io/errors.ts";
+import { type Hparams, requireLayers } from "../editors/hparams.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import { parseSettings, readHparams } from "./inputs.ts";
 
@@ -19,12 +18,14 @@ export interface HparamFlags {
   model?: string;
   hparams?: string;
   set: string[];
+  /** The hyper-parameter of that name. */
+  editor?: string;
 }
 
 /** Reads the flags. @throws {InputError} for an unreadable file, or a key that the method does not have */
 export async function readGivenHparams(method: Method, flags: HparamFlags): Promise<GivenHparams> {
   const fileValues = flags.hparams ? await readHparams(flags.hparams) : {};
-  const settings = parseSettings(flags.set);
+  const settings = { ...parseSettings(flags.set), ...flags.editor ? { editor: flags.editor } : {} };
   method.requireKeys(Object.keys(settings));
   return { model: flags.model, file: flags.hparams, fileValues, settings };
 }
@@ -53,10 +54,6 @@ export function resolveHparams(
   }
   for (const key of unknown) note(`note: ${file} has a key "${key}" that ${method.name} does not know`);
   if (!recipe.known && !file) note(`note: ${recipe.source}`);
-  const { layers } = model.dims;
-  const beyond = hparams.layers.find((layer) => layer >= layers);
-  if (beyond !== undefined) {
-    throw new InputError(`There is no layer ${beyond}: ${name} has layers 0 to ${layers - 1}`);
-  }
+  requireLayers({ name, dims: model.dims }, hparams.layers);
   return { hparams, source };
 }

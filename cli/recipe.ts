@@ -27,8 +27,8 @@ Example:
   deno run -A cli.ts recipe suggest --model M --out recipe.json`;
 
 const CALIBRATE = `
-Thresholds are distances between activations, which differ from model to model. GRACE's radius is the distance
-within which the share --rate of prompts about other facts lies; WISE's margins are shares of the median length
+Thresholds are distances between activations, which differ from model to model. GRACE's and MELO's radius is the
+distance within which the share --rate of prompts about other facts lies; WISE's margins are shares of the median length
 of what the layer says.
 
 Example:
@@ -68,9 +68,9 @@ export function recipeCommand(): Command {
     .addHelpText("after", HELP)
     .action((flags: Flags) => runSuggest(flags));
   const calibrate = new Command("calibrate")
-    .description("Measure on a model what thresholds of GRACE and WISE mean there")
+    .description("Measure on a model what thresholds of GRACE, WISE and MELO mean there")
     .requiredOption("--model <M>", "a model folder, a .gguf file, or atlas")
-    .requiredOption("--method <name>", "grace or wise")
+    .requiredOption("--method <name>", "grace, wise or melo")
     .requiredOption(
       "--dataset <file>",
       "facts with rephrases, not those of a later evaluation; any layout of eval",
@@ -121,8 +121,8 @@ async function runSuggest(flags: Flags): Promise<void> {
 
 async function runCalibrate(flags: CalibrateFlags): Promise<void> {
   const { method, out } = flags;
-  if (method !== "grace" && method !== "wise") {
-    throw new InputError(`--method wants grace or wise, got "${method}"`);
+  if (method !== "grace" && method !== "wise" && method !== "melo") {
+    throw new InputError(`--method wants grace, wise or melo, got "${method}"`);
   }
   const records = number("--records", flags.records, 2, 10000, true);
   const rate = number("--rate", flags.rate, 1e-6, 0.5);

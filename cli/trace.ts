@@ -40,7 +40,7 @@ export interface TraceFlags {
   limit: string;
   severed?: boolean;
   kind: string[];
-  window: string;
+  window?: string;
   noise: string;
   samples: string;
   seed: string;
@@ -60,7 +60,7 @@ export function traceCommand(): Command {
     .option("--limit <n>", "facts of a data set at most, of those that the model knows", "50")
     .option("--kind <kind>", `only this kind, of ${TRACE_KINDS.join(", ")}; may be repeated`, add, [])
     .option("--severed", "also with the MLPs, and with the attention, at the token held to the corrupted run")
-    .option("--window <n>", "layers of a window of modules", "10")
+    .option("--window <n>", "layers of a window of modules (default: half of the model's, 10 at most)")
     .option("--noise <size>", "3s: in standard deviations of the subjects' embeddings; 0.1: as it is", "3s")
     .option("--samples <n>", "draws of noise", "10")
     .option("--seed <n>", "of the noise; 1 gives the authors' draws", "1")
@@ -76,7 +76,7 @@ const add = (value: string, list: string[]) => [...list, value];
 async function runTrace(flags: TraceFlags): Promise<void> {
   const options = {
     kinds: kindsOf(flags),
-    window: number("--window", flags.window, 1, 1000, true),
+    window: flags.window === undefined ? undefined : number("--window", flags.window, 1, 1000, true),
     samples: number("--samples", flags.samples, 1, 1000, true),
     seed: number("--seed", flags.seed, 0, 2 ** 32 - 1, true),
     limit: number("--limit", flags.limit, 1, 1e6, true),

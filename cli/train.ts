@@ -7,6 +7,7 @@ import { editorBase } from "../editors/hypernetworks/file.ts";
 import { EDITOR_KINDS, type EditorKind, editorKind, parseTraining } from "../editors/hypernetworks/kinds.ts";
 import { trainingRecipe } from "../editors/hypernetworks/recipes.ts";
 import { atlasSources } from "../training/atlas.ts";
+import type { Quality } from "../editors/hypernetworks/validate.ts";
 import { drawCurves } from "../training/curves.ts";
 import { checkTrainingFolder, type TrainingConfig } from "../training/folder.ts";
 import { fileSource, fileSources } from "../training/records.ts";
@@ -14,7 +15,8 @@ import type { ExampleSource } from "../training/source.ts";
 import { trainEditor, type TrainingReport } from "../training/train.ts";
 import { number, parseSettings, readHparams } from "./inputs.ts";
 import { openSession } from "./model.ts";
-import { percent, printJson, seconds } from "./terminal.ts";
+import { printJson, seconds } from "./terminal.ts";
+import { runTrainSerac, SERAC_SETTINGS } from "./train_serac.ts";
 
 interface Flags {
   model: string;
@@ -32,12 +34,31 @@ interface Flags {
 }
 
 const EXAMPLE = `
-A training that was interrupted goes on with --resume, to the same bytes as without the interruption.
+Hyper-parameters (--set), with the authors' values where a model has no recipe of its own:
+${
+  [...EDITOR_KINDS.map((name) => `${name}: ${settingsOf(name)}`), `serac: ${SERAC_SETTINGS}`].map(folded)
+    .join("\n")
+}
+
+The folder gets config.json, editor.safetensors (the best so far by the loss of the validation),
+training.safetensors (what --resume goes on from, to the same bytes as without the interruption), and at the end
+summary.json and curves.svg. Training ends at the last step, or when no validation was better for a while.
 
 Example:
   deno run -A cli.ts train --model atlas --method mend --dataset atlas --steps 200 --out mend-atlas
-  deno run -A cli.ts edit --model atlas --method mend --editor mend-atlas/editor.safetensors \\
+  deno run -A cli.ts edit --model atlas --method mend --editor mend-atlas \\
     --prompt "The first language of {} is" --subject "Danielle Darrieux" --target English`;
+
+function settingsOf(name: string): string {
+  const { schema } = editorKind(name);
+  const defaults = schema.parse({}) as Record<string, unknown>;
+  return Object.keys(schema.shape).map((key) => key in defaults ? `${key}=${defaults[key]}` : key).join(" ");
+}
+
+/** A list in lines of 100 characters at most. */
+function folded(text: string): string {
+  return `  ${text}`.replace(/(.{1,96})(?: |$)/g, "$1\n    ").trimEnd();
+}
 
 const collect = (value: string, list: string[]) => [...list, value];
 
@@ -45,7 +66,7 @@ export function trainCommand(): Command {
   return new Command("train")
     .description("Train an editor that makes edits from gradients")
     .requiredOption("--model <M>", "a model folder, a .gguf file, or atlas")
-    .requiredOption("--method <name>", `the editor to train: ${EDITOR_KINDS.join(", ")}`)
+    .requiredOption("--method <name>", `the editor to train: ${[...EDITOR_KINDS, "serac"].join(", ")}`)
     .requiredOption(
       "--dataset <file>",
       "records with loc and alt: zsRE (MEND) or CounterFact; or atlas, its own facts",
@@ -64,6 +85,7 @@ export function trainCommand(): Command {
 }
 
 async function runTrain(flags: Flags): Promise<void> {
+  if (flags.method.toLowerCase() === "serac") return await runTrainSerac(flags);
   const kind = editorKind(flags.method);
   const seed = number("--seed", flags.seed, 0, 2 ** 32 - 1, true);
   const saveEvery = number("--save-every", flags.saveEvery, 1, 1e9, true);
@@ -127,10 +149,7 @@ async function runTrain(flags: Flags): Promise<void> {
     `${state.step} steps (${ended}), ${seconds(time)} in this run; the editor of step ${
       state.best!.step
     } on ` +
-      `${final.examples} edits never trained on:\n  edit success ${percent(final.edit)}, paraphrase ` +
-      `${percent(final.paraphrase)}, locality ${percent(final.locality)}\nWritten: ${
-        summary.written.join(", ")
-      }`,
+      `${final.examples} edits never trained on:\n  ${shares(final)}\nWritten: ${summary.written.join(", ")}`,
   );
 }
 
@@ -167,12 +186,17 @@ function hparamsOf(
 }
 
 function line({ step, steps, edit, loc, validation, left }: TrainingReport): string {
-  const quality = validation
-    ? `  validation: edit ${percent(validation.edit)}, paraphrase ${
-      percent(validation.paraphrase)
-    }, locality ` +
-      percent(validation.locality)
-    : "";
-  return `step ${step} of ${steps}  loss: edit ${edit.toFixed(4)}, locality ${loc.toFixed(4)}${quality}  ` +
+  const quality = validation ? `  validation: ${shares(validation)}` : "";
+  return `step ${step} of ${steps}  loss: edit ${loss(edit)}, locality ${loss(loc)}${quality}  ` +
     `${seconds(left)} left`;
+}
+
+/** A divergence of nothing may be a rounding below 0. */
+function loss(value: number): string {
+  return Math.max(0, value).toFixed(4);
+}
+
+function shares({ edit, paraphrase, locality }: Quality): string {
+  const whole = (share: number) => `${Math.round(100 * share)} %`;
+  return `edit ${whole(edit)}, paraphrase ${whole(paraphrase)}, locality ${whole(locality)}`;
 }

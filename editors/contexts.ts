@@ -1,10 +1,11 @@
 /**
  * Context templates x_j: short texts that the unedited model makes up, put before the prompt so that keys and
  * targets do not depend on one wording (ROME, section 3.1; guide section 1.3). Made once a model with a fixed
- * seed and reused for all edits.
+ * seed, whatever edits lie on it then, and reused for all edits.
  */
 import type { Model } from "../engine/models/model.ts";
 import { generate } from "../engine/models/generate.ts";
+import { unedited } from "../engine/models/replace.ts";
 
 /** [length in tokens, how many] pairs; ROME uses [[5, 10], [10, 10]]. */
 export type ContextLengths = readonly (readonly [length: number, count: number])[];
@@ -53,7 +54,7 @@ async function makeContexts(
           ? [tokenizer.eos]
           : tokenizer.encode(START_WORDS[i % START_WORDS.length]),
     );
-    const texts = await generate(model, starts, {
+    const texts = await generate(unedited(model), starts, {
       maxTokens: Math.max(1, length - starts[0].length),
       temperature: 1,
       topK: TOP_K,

@@ -26,11 +26,14 @@ export function estimateSolver(width: number): number {
   return 12 * width * width;
 }
 
-/** Estimates one edit; see the exact savings of the guide, section 14. */
+/**
+ * Estimates one edit; see the exact savings of the guide, section 14.
+ * @param how the edited layer, the steps, and whether MLPs are gated: three maps instead of two. Default true
+ */
 export function estimateEdit(
   dims: Dimensions,
   request: TargetRequest,
-  { layer, steps }: { layer: number; steps: number },
+  { layer, steps, gated = true }: { layer: number; steps: number; gated?: boolean },
 ): EditEstimate {
   const { width: D, inner: F, heads, kvHeads, headDim, vocab, layers } = dims;
   const parts = partsOf(request);
@@ -42,7 +45,7 @@ export function estimateEdit(
   const stepRows = lengths.reduce((n, l) => n + l.all - l.before, 0);
   const lossRows = parts.reduce((n, { prompts, target }) => n + prompts.length * target.length, 1);
   const q = heads * headDim, kv = kvHeads * headDim;
-  const block = D * q * 2 + 2 * D * kv + 3 * D * F;
+  const block = D * q * 2 + 2 * D * kv + (gated ? 3 : 2) * D * F;
   const above = layers - layer - 1;
   const once = 2 * (prepareRows * block * (layer + 1) + (prepareRows - stepRows) * block * above);
   const step = 2 * 2 * (stepRows * block * above + lossRows * D * vocab);

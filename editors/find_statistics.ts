@@ -87,7 +87,7 @@ async function onDisk(model: LoadedModel, hash: string, layer: number): Promise<
   throw new InputError(`There are no statistics for layer ${layer} of ${model.name}`, {
     hint:
       `Make them once: deno run -A cli.ts stats --model ${model.name} --layers ${layer} --corpus TEXT_FILE ` +
-      `(or edit with --set mom2_adjustment=false, at the cost of locality)`,
+      `(ROME and its variants can do without: --set mom2_adjustment=false, at the cost of locality)`,
   });
 }
 

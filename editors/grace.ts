@@ -117,6 +117,7 @@ export const grace = besideMethod({
   summary: "GRACE (Hartvigsen et al. 2023): a codebook of keys and values beside one map",
   schema: graceSchema,
   recipe: (model) => besideRecipe(model.config, "grace"),
+  measured: "eps",
   steps: ({ n_iter }) => n_iter,
   edit: (model, _requests, examples, options) => editGrace(model, examples, options),
 });

@@ -8,14 +8,19 @@ import { FINE_TUNING } from "./finetune/methods.ts";
 import { grace } from "./grace.ts";
 import { type Hparams, nearest, parseHparams, requireKeys, type RomeHparams, romeSchema } from "./hparams.ts";
 import { ice, ike } from "./ike.ts";
+import { keEfk } from "./ke.ts";
 import { kn, knEasyEdit } from "./kn.ts";
 import { type Recipe, romeRecipe } from "./recipes.ts";
 import type { EditRequest } from "./requests.ts";
-import { serac } from "./serac/serac.ts";
+import { malmen } from "./malmen.ts";
+import { melo } from "./melo.ts";
+import { mend } from "./mend.ts";
+import { serac, seracEasyEdit } from "./serac/serac.ts";
 import { type EditOptions, rome, romeTarget, type RomeVariant } from "./rome.ts";
 import { tPatcher } from "./t_patcher.ts";
 import type { TargetRequest } from "./targets.ts";
 import { ultraedit } from "./ultraedit.ts";
+import { wise } from "./wise.ts";
 
 /** What the optimisation of targets will do. */
 export interface TargetPlan {
@@ -80,11 +85,17 @@ export const METHODS: readonly Method[] = [
   ...FINE_TUNING,
   kn,
   knEasyEdit,
+  mend,
+  malmen,
+  keEfk,
   grace,
+  wise,
+  melo,
   tPatcher,
   ike,
   ice,
   serac,
+  seracEasyEdit,
 ];
 
 /** Whether two spellings name one method: "R-ROME", "r_rome" and "rrome" do. */

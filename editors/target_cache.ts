@@ -33,11 +33,11 @@ export function targetCache(model: Model, weights: string): TargetCache {
   const pathOf = (request: TargetRequest, options: TargetOptions) => {
     const { layer, v_num_grad_steps, v_lr, v_weight_decay, clamp_norm_factor, kl_factor } = options;
     const chosen = [layer, v_num_grad_steps, v_lr, v_weight_decay, clamp_norm_factor, kl_factor];
-    const { reference = "mlp", attention = false, nll_loss_factor = 1 } = options;
+    const { reference = "mlp", attention = false, nll_loss_factor = 1, sure } = options;
     // Left out where they are ROME's, so that its targets keep the names that they had before there were others.
     const more = reference === "mlp" && !attention && nll_loss_factor === 1
       ? []
-      : [reference, attention, nll_loss_factor];
+      : [reference, attention, nll_loss_factor, ...(sure ? [sure] : [])];
     const key = JSON.stringify([about, request, chosen, options.threshold, ...more]);
     return join(folder, `${createHash("sha256").update(key).digest("hex").slice(0, 32)}.safetensors`);
   };

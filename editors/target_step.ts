@@ -7,10 +7,10 @@ import { finalNorm, forward, type Model, weight } from "../engine/models/model.t
 import { type KvCache, type Rows, type Selection, selectRows } from "../engine/models/rows.ts";
 import type { Hook, Site } from "../engine/models/sites.ts";
 import { type Ctx, Tape, temp } from "../engine/ops/context.ts";
-import { fill } from "../engine/ops/elementwise.ts";
+import { fill, multiply } from "../engine/ops/elementwise.ts";
 import { adam, advance, normPenalty, projectBall } from "../engine/ops/optim.ts";
 import { addToRows, gatherRows, groupMean, scatterRows } from "../engine/ops/rows.ts";
-import { stopRule, type StopState } from "../engine/ops/stop_rule.ts";
+import { stopRule, type StopState, sureRule } from "../engine/ops/stop_rule.ts";
 import { vocabLoss } from "../engine/ops/vocab_loss.ts";
 import { reshape, storageOf, type Tensor } from "../engine/tensor/tensor.ts";
 import type { Scratch } from "./scratch.ts";
@@ -51,20 +51,24 @@ export interface StepParts {
   variables: readonly Variable[];
   clock: Tensor;
   state: StopState;
+  /** [E + 1, 1]: what each edit's NLL is multiplied with, and a 1 for KL rows; where there is the rule for it. */
+  nll?: Tensor;
 }
 
 /** Records a step. What it uploads belongs to `scratch`, and so does the plan. */
 export function recordStep(parts: StepParts, live: LiveItems, scratch: Scratch): Plan {
-  const { model, requests, options, variables, clock, state } = parts;
+  const { model, requests, options, variables, clock, state, nll } = parts;
   const { gpu, dims } = model;
-  const { v_lr: lr, threshold = 0.05 } = options;
+  const { v_lr: lr, threshold = 0.05, sure } = options;
   const edits = requests.length;
   const { items, rows, reference } = live;
   const places = lossRowsOf(requests, items, rows, options);
   const packing = { cached: true, windows: dims.windows };
   const select = scratch.use(selectRows(gpu, rows, places.map((p) => p.row), items, packing));
   const targets = scratch.u32("targets", places.map((p) => p.target));
-  const weights = scratch.f32("loss weights", places.map((p) => p.weight));
+  const fixed = scratch.f32("loss weights", places.map((p) => p.weight));
+  const owners = scratch.u32("loss edits", places.map((p) => p.kl ? edits : p.edit));
+  const best = sure && scratch.zeros("likeliest tokens", [places.filter((p) => !p.kl).length], "u32");
   // Row losses go to the terms [edit, part]: part 0 is the NLL, 1 the KL, 2 the weight decay.
   const group = scratch.u32("loss groups", places.map((p) => p.edit * PARTS + (p.kl ? 1 : 0)));
   const ones = scratch.f32("ones", places.map(() => 1));
@@ -75,10 +79,14 @@ export function recordStep(parts: StepParts, live: LiveItems, scratch: Scratch):
   ctx.r.gated(storageOf(state.gate), () => {
     variables.forEach(({ delta }) => tape.require(delta));
     const h = edited(ctx, parts, live, select, scratch);
+    const weights = nll
+      ? multiply(ctx, fixed, reshape(gatherRows(ctx, nll, owners), [places.length]))
+      : fixed;
     const loss = vocabLoss(ctx, finalNorm(ctx, model, h), weight(model, "head"), {
       targets,
       weights,
       kl: { rows: reference.shape[0], reference },
+      best,
     });
     const terms = reshape(state.terms, [edits * PARTS, 1]);
     groupMean(ctx, reshape(loss, [places.length, 1]), group, ones, terms);
@@ -91,6 +99,7 @@ export function recordStep(parts: StepParts, live: LiveItems, scratch: Scratch):
     }
     scatterRows(ctx, reshape(wd, [edits, 1]), decays, terms);
     stopRule(ctx, state, threshold);
+    if (sure && best && nll) sureRule(ctx, { best, wanted: targets, edit: owners }, state, nll, sure);
     tape.backward();
     advance(ctx, clock);
     for (const { delta, m, v, radius, decay: coefficient } of variables) {

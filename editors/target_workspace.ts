@@ -10,7 +10,7 @@ import { type Ctx, temp } from "../engine/ops/context.ts";
 import { capture } from "../engine/ops/rows.ts";
 import type { StopState } from "../engine/ops/stop_rule.ts";
 import { logits, logSoftmax } from "../engine/ops/vocab_loss.ts";
-import type { Tensor } from "../engine/tensor/tensor.ts";
+import { reshape, type Tensor } from "../engine/tensor/tensor.ts";
 import { readTensors } from "../engine/tensor/transfer.ts";
 import { Scratch } from "./scratch.ts";
 import { itemsOf, PARTS, type TargetItem } from "./target_items.ts";
@@ -154,7 +154,7 @@ export class Workspace implements Disposable {
   async optimise(references: readonly (readonly Float32Array[])[]) {
     const model = this.#model;
     const { gpu, dims } = model;
-    const { v_num_grad_steps: steps } = this.#options;
+    const { v_num_grad_steps: steps, sure } = this.#options;
     const edits = this.#requests.length;
 
     const setup: Ctx = { gpu, r: gpu.recorder() };
@@ -174,7 +174,8 @@ export class Workspace implements Disposable {
       gate: this.#scratch.zeros("gate", [1], "u32"),
     };
 
-    await this.#replay(variables, clock, state, reference);
+    const nll = sure && this.#scratch.f32("NLL factors", Array(edits + 1).fill(1));
+    await this.#replay(variables, clock, state, reference, nll && reshape(nll, [edits + 1, 1]));
     const [{ delta }] = variables;
     const [d, history, taken, bad] = await readTensors(gpu, delta, state.history, state.taken, state.bad);
     return {
@@ -186,10 +187,16 @@ export class Workspace implements Disposable {
   }
 
   /** Replays the step until all have stopped; rows of those that have are left out as soon as that is seen. */
-  async #replay(variables: Variable[], clock: Tensor, state: StopState, reference: Tensor): Promise<void> {
+  async #replay(
+    variables: Variable[],
+    clock: Tensor,
+    state: StopState,
+    reference: Tensor,
+    nll?: Tensor,
+  ): Promise<void> {
     const parts: StepParts = {
       ...{ model: this.#model, requests: this.#requests, options: this.#options },
-      ...{ from: this.#from, cache: this.#cache, variables, clock, state },
+      ...{ from: this.#from, cache: this.#cache, variables, clock, state, nll },
     };
     const { v_num_grad_steps: steps } = this.#options;
     let now = new Scratch(this.#model.gpu);

@@ -46,6 +46,11 @@ export interface TargetOptions {
   kl_factor: number;
   /** Multiplies the NLL (PMET). Default 1. */
   nll_loss_factor?: number;
+  /**
+   * PMET: where the wanted token is the likeliest everywhere, the NLL counts `factor` times in the next step, and an
+   * edit stops at a KL of at most `kl`.
+   */
+  sure?: { factor: number; kl: number };
   /** Stop below this loss. Default 0.05, the reference's. */
   threshold?: number;
   /** What v0 and `outputs` are: the MLP's output (ROME, PMET) or the block's (MEMIT). Default "mlp". */

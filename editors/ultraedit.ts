@@ -195,7 +195,9 @@ function recipe({ config }: Pick<Model, "config">): Recipe {
   const edit_modules = [...new Set(layers)].map((layer) => `layer.${layer}.mlp.down`);
   return {
     hparams: { edit_modules },
-    source: `No recipe for this model: ${edit_modules.join(" and ")}, as for Mistral-7B`,
+    source:
+      `No recipe for this model: ${edit_modules.join(" and ")}, as for Mistral-7B; raise lr where edits ` +
+      "do not take",
     known: false,
   };
 }

@@ -1,12 +1,13 @@
 /**
  * The edits of a sequential run on one model: all changes of a weight lie on it as one (sum.ts), so a thousand
  * edits cost one product, and a run that goes on after a kill computes the same bits. What stands
- * beside the weights and prompts in front lie on it edit by edit, and make one memory there.
+ * beside the weights is one addition of each kind and place; prompts in front lie on it edit by edit, and make one
+ * memory there.
  */
 import { applyDeltas, type Edit, type WeightDelta } from "../editors/edit.ts";
 import { applyPrompts } from "../editors/prompts/apply.ts";
 import type { PromptEdit } from "../editors/prompts/edit.ts";
-import type { Addition } from "../engine/models/additions/addition.ts";
+import { type Addition, groupOf, joinAdditions } from "../engine/models/additions/addition.ts";
 import { layAdditions } from "../engine/models/additions/lay.ts";
 import type { Model } from "../engine/models/model.ts";
 import { addUp } from "./sum.ts";
@@ -27,7 +28,11 @@ export class EditLayers implements Disposable {
   async add(
     { deltas, additions = [], prompts }: Pick<Edit, "deltas" | "additions" | "prompts">,
   ): Promise<void> {
-    this.#additions.push(...additions);
+    for (const addition of additions) {
+      const at = this.#additions.findIndex((other) => groupOf(other) === groupOf(addition));
+      if (at < 0) this.#additions.push(addition);
+      else this.#additions[at] = joinAdditions([this.#additions[at], addition]);
+    }
     if (prompts) this.#prompts.push(prompts);
     for (const delta of deltas) {
       this.#roles.set(delta.role, await addUp(this.#model, this.#roles.get(delta.role), delta));

@@ -183,10 +183,12 @@ async function byTrace(model: Model, cases: readonly EditCase[], { onProgress }:
     subject,
     answer,
   }));
-  const window = Math.min(10, Math.max(1, Math.round(model.dims.layers / 4)));
-  const { traces, noise } = await trace(model, requests, { kinds: ["mlp"], window, onProgress });
+  const { traces, noise, window, samples, seed } = await trace(model, requests, {
+    kinds: ["mlp"],
+    onProgress,
+  });
   const row = averageTraces(traces).kinds.mlp!.effects[TOKEN_CLASSES.indexOf("Last subject token")];
   const effects = row.map(({ mean, ci95 }, layer): LayerEffect => ({ layer, effect: mean, ci95 }));
   const { layer } = effects.toSorted((a, b) => b.effect - a.effect)[0];
-  return { layer, layers: effects, settings: { kind: "mlp", window, noise, samples: 10, seed: 1 } };
+  return { layer, layers: effects, settings: { kind: "mlp", window, noise, samples, seed } };
 }

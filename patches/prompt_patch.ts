@@ -47,6 +47,7 @@ const metadataSchema = z.object({
   answers: json(z.union([
     z.object({ kind: z.literal("base") }),
     z.object({ kind: z.literal("adapter"), editor: z.string(), hash: z.string() }),
+    z.object({ kind: z.literal("sibling"), name: z.string(), hash: z.string() }),
   ])),
   stack: json(z.array(z.object({
     base_name: z.string().min(1),

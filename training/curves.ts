@@ -29,7 +29,8 @@ export async function drawCurves(
     field: "step",
     type: "quantitative",
     title: "step",
-    scale: { nice: false },
+    // Both pictures from the first step to the last.
+    scale: { nice: false, domain: [0, Math.max(1, ...losses.map(({ step }) => step))] },
     axis: { grid: false, tickCount: 8 },
   };
   const colour = (names: string[]) => (
@@ -106,9 +107,9 @@ function rule(values: { step: number }[], x: Spec): Spec {
   return { data: { values }, mark: { type: "rule", color: "#555555" }, encoding: { x } };
 }
 
-/** At most 150 points, each the mean of its neighbours. */
+/** At most 40 points, each the mean of its neighbours: single steps differ by the edits that they drew. */
 function smoothed(losses: TrainingState["losses"]): TrainingState["losses"] {
-  const size = Math.max(1, Math.ceil(losses.length / 150));
+  const size = Math.max(1, Math.ceil(losses.length / 40));
   return Array.from({ length: Math.ceil(losses.length / size) }, (_, i) => {
     const part = losses.slice(i * size, (i + 1) * size);
     const mean = (key: "step" | "edit" | "loc" | "norm") =>

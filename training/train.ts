@@ -27,6 +27,7 @@ export interface TrainingReport {
   /** Means since the last report, weighted. */
   edit: number;
   loc: number;
+  /** After this very step. */
   validation?: Quality;
   /** Seconds left to the last step at the pace so far; it may end earlier. */
   left: number;
@@ -81,7 +82,6 @@ export async function trainEditor(model: LoadedModel, options: TrainingOptions):
   const checks = Array.from({ length: validationGroups(options, hparams.val_steps) }, (_, i) => held(i));
 
   const began = performance.now(), firstStep = state.step;
-  let validation: Quality | undefined = state.validations.at(-1);
   let ended: TrainingResult["ended"] = "last step";
   try {
     while (state.step < hparams.max_steps && !outOfPatience(state, hparams)) {
@@ -92,8 +92,10 @@ export async function trainEditor(model: LoadedModel, options: TrainingOptions):
       if (due(READING) || due(hparams.val_interval) || due(saveEvery)) {
         await readLosses(learner, state);
       }
-      if (due(hparams.val_interval)) {
-        validation = await validate(model, network, checks, weights);
+      const validation = due(hparams.val_interval)
+        ? await validate(model, network, checks, weights, together(hparams))
+        : undefined;
+      if (validation) {
         await keepIfBest(model, network, { state, validation, path: folder.editor, head, config });
       }
       if (due(hparams.val_interval) || due(saveEvery)) {
@@ -119,12 +121,17 @@ export async function trainEditor(model: LoadedModel, options: TrainingOptions):
   const { numbers } = await readEditor(folder.editor);
   using best = kind.network(model, roles, shape, numbers);
   const all = Array.from({ length: validationGroups(options, FINAL) }, (_, i) => held(i));
-  const final = await validate(model, best, all, weights);
+  const final = await validate(model, best, all, weights, together(hparams));
   const parameters = best.parameters.reduce(
     (n, { tensor: { shape } }) => n + shape.reduce((a, b) => a * b, 1),
     0,
   );
   return { editor: folder.editor, state, final, ended, roles, parameters };
+}
+
+/** Groups that are validated in one batch of rows: about sixteen edits. */
+function together({ n_edits }: CommonTraining): number {
+  return Math.max(1, Math.floor(16 / n_edits));
 }
 
 function validationGroups({ validation, hparams }: TrainingOptions, most: number): number {

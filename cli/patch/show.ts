@@ -3,6 +3,7 @@ import { Command } from "npm:commander@15.1.0";
 import { join } from "node:path";
 import type { PromptEdit } from "../../editors/prompts/edit.ts";
 import { readRecord, STACK } from "../../patches/applied.ts";
+import type { Addition } from "../../engine/models/additions/addition.ts";
 import { storedShape } from "../../patches/changes.ts";
 import { measureChanges, type TensorChange } from "../../patches/checkpoint.ts";
 import { byTensor, frobenius, rankOf } from "../../patches/norms.ts";
@@ -65,6 +66,7 @@ async function describe(file: string, patch: Patch) {
     emend_version: patch.version,
     requests: patch.requests,
     ...patch.prompts ? { prompts: promptsOf(patch.prompts) } : {},
+    ...patch.additions ? { additions: patch.additions.map(additionShown) } : {},
     patches: parts.map((part) => ({
       method: part.method,
       hparams: part.hparams,
@@ -84,6 +86,12 @@ async function describe(file: string, patch: Patch) {
       ),
     })),
   };
+}
+
+/** The JSON of what stands beside a map; numbers are left out. */
+function additionShown({ kind, role, settings, entries, tensors }: Addition) {
+  const numbers = [...tensors.values()].reduce((sum, { values }) => sum + values.length, 0);
+  return { kind, role, settings, entries, bytes: 4 * numbers };
 }
 
 /** The JSON of prompts in front; embeddings are left out. */
@@ -124,8 +132,10 @@ function print(
       } (${encoder.kind === "states" ? "the model's own states" : encoder.name})`;
     console.log(`in front: ${facts.length === 1 ? "1 fact" : `${facts.length} facts`}, ${alone}`);
     console.log(
-      `answers:  the base${
-        answers.kind === "adapter" ? ` with the ${answers.editor} editor's adapter` : ""
+      `answers:  ${
+        answers.kind === "sibling"
+          ? answers.name
+          : `the base${answers.kind === "adapter" ? ` with the ${answers.editor} editor's adapter` : ""}`
       }\n`,
     );
     console.log(table([
@@ -135,7 +145,7 @@ function print(
       ) => [text, `${front.length} characters, …${JSON.stringify(front.slice(-60))}`]),
     ]));
   } else if (changes) console.log(changesTable(changes));
-  else {
+  else if (shown.tensors.length > 0) {
     console.log(table([
       ["tensor", "shape", "rank", "change", "size"],
       ...shown.tensors.map((t) => [
@@ -144,6 +154,18 @@ function print(
         t.kind === "low-rank" ? String(t.rank) : t.kind,
         t.frobenius.toPrecision(4),
         bytes(t.bytes),
+      ]),
+    ]));
+  }
+  if (shown.additions) {
+    console.log(table([
+      ["beside", "what", "entries", "setting", "size"],
+      ...shown.additions.map((a) => [
+        a.role,
+        a.kind,
+        String(a.entries.length),
+        setting(a.settings),
+        bytes(a.bytes),
       ]),
     ]));
   }

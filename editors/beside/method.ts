@@ -1,5 +1,6 @@
 /** What the methods that put something beside the weights have in common as methods. */
 import type { z } from "npm:zod@4.6.7";
+import { InputError } from "../../engine/io/errors.ts";
 import type { LoadedModel } from "../../engine/models/load.ts";
 import type { Edit } from "../edit.ts";
 import { type Hparams, parseHparams, requireKeys, requireLayers } from "../hparams.ts";
@@ -15,6 +16,8 @@ export interface Beside<S extends z.ZodObject> {
   summary: string;
   schema: S;
   recipe(model: LoadedModel): Recipe;
+  /** A hyper-parameter that must be measured on each model, by `recipe calibrate`. */
+  measured?: string;
   /** Steps an edit at most, for estimates. */
   steps(hparams: z.infer<S>): number;
   /** Makes what edits need of the unedited model. */
@@ -30,14 +33,22 @@ export interface Beside<S extends z.ZodObject> {
 
 /** Makes it a method. */
 export function besideMethod<S extends z.ZodObject>(
-  { name, summary, schema, recipe, steps, prepare, edit }: Beside<S>,
+  { name, summary, schema, recipe, measured, steps, prepare, edit }: Beside<S>,
 ): Method<z.infer<S> & Hparams> {
   type H = z.infer<S> & Hparams;
   return {
     name,
     summary,
     recipe,
-    parse: (values, source) => parseHparams(schema, values, source) as { hparams: H; unknown: string[] },
+    parse(values, source) {
+      if (measured !== undefined && values[measured] === undefined) {
+        throw new InputError(`${source} has no ${measured}, which differs from model to model`, {
+          hint:
+            `Measure it with: emend recipe calibrate --method ${name}, or give it with --set ${measured}=…`,
+        });
+      }
+      return parseHparams(schema, values, source) as { hparams: H; unknown: string[] };
+    },
     requireKeys: (keys) => requireKeys(name, schema, keys),
     statistics: () => [],
     prepare: async (model, hparams, seed) => await prepare?.(model, hparams, seed),

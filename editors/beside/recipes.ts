@@ -5,14 +5,19 @@
  * must be calibrated.
  */
 import graceRecipes from "../recipes/grace.json" with { type: "json" };
+import meloRecipes from "../recipes/melo.json" with { type: "json" };
 import wiseRecipes from "../recipes/wise.json" with { type: "json" };
 import type { ModelConfig } from "../../engine/io/config.ts";
 import { publishedRecipe, type Recipe, type RecipeFile } from "../recipes.ts";
 
-const FILES = { grace: graceRecipes as RecipeFile[], wise: wiseRecipes as RecipeFile[] };
+const FILES = {
+  grace: graceRecipes as RecipeFile[],
+  wise: wiseRecipes as RecipeFile[],
+  melo: meloRecipes as RecipeFile[],
+};
 
 /** Published layers by relative depth: guide section 15.1. */
-const DEPTH = { grace: 35 / 48, wise: 27 / 32 };
+const DEPTH = { grace: 35 / 48, wise: 27 / 32, melo: 34 / 48 };
 
 /** The recipe of a method for a model. */
 export function besideRecipe(config: ModelConfig, name: keyof typeof FILES): Recipe {
@@ -20,7 +25,9 @@ export function besideRecipe(config: ModelConfig, name: keyof typeof FILES): Rec
   if (found) return found;
   const layer = Math.min(config.layers - 2, Math.round(config.layers * DEPTH[name]));
   return {
-    hparams: { layers: [Math.max(0, layer)] },
+    hparams: name === "melo"
+      ? { grace_layer: layer - 1, layers: [layer, layer + 1] }
+      : { layers: [Math.max(0, layer)] },
     source: `No recipe for this model: layer ${layer} of ${config.layers} by its depth`,
     known: false,
   };

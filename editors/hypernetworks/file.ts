@@ -149,7 +149,7 @@ export function requireFit(
 }
 
 /**
- * The file of a model's editor: the one given, or `editors/NAME.safetensors` in or beside the model's folder.
+ * The file of a model's editor: the one given, in its training's folder or by itself, or `editors/NAME.safetensors` in or beside the model's folder.
  * @throws {InputError} when there is none
  */
 export async function findEditor(model: LoadedModel, name: string, given?: string): Promise<string> {
@@ -157,7 +157,8 @@ export async function findEditor(model: LoadedModel, name: string, given?: strin
   const beside = [path, dirname(path.replace(/\/+$/, ""))].map((f) =>
     join(f, "editors", `${name}.safetensors`)
   );
-  for (const candidate of given ? [given] : beside) {
+  const ours = given ? [given, join(given, "editor.safetensors")] : beside;
+  for (const candidate of ours) {
     if (await Deno.stat(candidate).then((info) => info.isFile, () => false)) return candidate;
   }
   if (given) throw new InputError(`No such editor: ${given}`);

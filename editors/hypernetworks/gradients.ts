@@ -20,6 +20,10 @@ export interface MapGradients {
   delta: Tensor;
   /** u32 [rows]: the edited model that each row belongs to. */
   groups: Tensor;
+  /** The same on the host. */
+  groupList: readonly number[];
+  /** u32 [scored rows]: which of the rows are scored, and the edited model of each; absent where all are. */
+  scored?: { index: Tensor; groups: Tensor };
 }
 
 /** By role. */
@@ -46,7 +50,12 @@ export function collectGradients(
     const delta = temp(ctx, `gradient of ${role}`, y.shape);
     if (!tape.needs(y)) tape.require(y);
     captureGrad(ctx, y, delta);
-    gradients.set(role, { u: x, delta, groups: groupsOf(edits, x) });
+    const groups = groupsOf(edits, x);
+    const all = groups === edits.scoredGroups;
+    const scored = all ? undefined : { index: edits.select.index, groups: edits.scoredGroups };
+    const { groupLists } = edits;
+    const groupList = all ? groupLists.scored : groupLists.rows;
+    gradients.set(role, { u: x, delta, groups, groupList, scored });
     return y;
   };
   const part = partOf(new Map(roles.map((role) => [role, watch(role)])));

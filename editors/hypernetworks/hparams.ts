@@ -45,5 +45,40 @@ export const mendTrainSchema = z.object({
   lr_lr: z.number().positive().default(1e-6),
 });
 
+/** MALMEN's, under the names of the others (ChenmienTan/malmen; guide section 4). */
+export const malmenTrainSchema = z.object({
+  ...common,
+  lr: common.lr.default(1e-5),
+  cedit: common.cedit.default(1),
+  grad_clip: common.grad_clip.default(1),
+  n_edits: common.n_edits.default(100),
+  accumulate_bs: common.accumulate_bs.default(1),
+  val_steps: common.val_steps.default(2),
+  /** Rank of the network's blocks at most. */
+  rank: z.number().int().min(1).default(1920),
+  /** Where the learned step of each map starts. */
+  edit_lr: z.number().positive().default(1e-6),
+  /** Learning rate of those and of the ridges. */
+  lr_lr: z.number().positive().default(1e-5),
+});
+
+/** The KE variant of published tables (eric-mitchell/mend's EFK; guide section 3.6). */
+export const efkTrainSchema = z.object({
+  ...common,
+  lr: common.lr.default(1e-5),
+  /** The network reads one edit at a time. */
+  n_edits: z.literal(1).default(1),
+  /** Width of the LSTM in each direction. */
+  lstm: z.number().int().min(1).default(512),
+  /** Width of what it makes of an edit. */
+  condition: z.number().int().min(1).default(768),
+  /** Width between a head's two maps. */
+  hidden: z.number().int().min(1).default(512),
+  /** The gates' upper bound. */
+  max_scale: z.number().positive().default(1),
+});
+
+export type EfkTraining = z.infer<typeof efkTrainSchema>;
+export type MalmenTraining = z.infer<typeof malmenTrainSchema>;
 export type MendTraining = z.infer<typeof mendTrainSchema>;
 export type CommonTraining = Pick<MendTraining, keyof typeof common>;

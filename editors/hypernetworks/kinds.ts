@@ -3,9 +3,19 @@ import type { z } from "npm:zod@4.6.7";
 import { InputError } from "../../engine/io/errors.ts";
 import type { Model } from "../../engine/models/model.ts";
 import { parseHparams } from "../hparams.ts";
-import { type CommonTraining, type MendTraining, mendTrainSchema } from "./hparams.ts";
+import {
+  type CommonTraining,
+  type EfkTraining,
+  efkTrainSchema,
+  type MalmenTraining,
+  malmenTrainSchema,
+  type MendTraining,
+  mendTrainSchema,
+} from "./hparams.ts";
+import { keNetwork, type KeShape } from "./ke_network.ts";
 import { Learner, type Trainee } from "./learner.ts";
-import { lastLayers, mlpMaps } from "./maps.ts";
+import { malmenNetwork } from "./malmen_network.ts";
+import { lastLayers, mlpMaps, projections } from "./maps.ts";
 import { mendNetwork } from "./mend_network.ts";
 import type { Hypernetwork, Numbers } from "./network.ts";
 
@@ -13,8 +23,13 @@ import type { Hypernetwork, Numbers } from "./network.ts";
 export interface EditorKind<H extends CommonTraining = CommonTraining> {
   name: string;
   schema: z.ZodObject;
+  /**
+   * Whether each edit is read for itself, as a text with the answer before it; an edited model of several then holds
+   * the sum of their changes.
+   */
+  alone?: boolean;
   /** The maps that it edits. */
-  roles(model: Model, hparams: H): string[];
+  roles(model: Model, hparams: Pick<H, "layers">): string[];
   /** What its network is made by; goes into the file. */
   shape(hparams: H): Record<string, unknown>;
   /** The network of a shape, new or with given numbers. */
@@ -28,6 +43,16 @@ export interface EditorKind<H extends CommonTraining = CommonTraining> {
   learner(model: Model, network: Hypernetwork, hparams: H): Trainee;
 }
 
+/** MEND's loss and Adam. */
+const learner: EditorKind["learner"] = (model, network, { cedit, cloc, lr, lr_decay, grad_clip }) =>
+  new Learner(model, network, {
+    c_edit: cedit,
+    c_loc: cloc,
+    lr,
+    decay: lr_decay || undefined,
+    clip: grad_clip,
+  });
+
 const mend: EditorKind<MendTraining> = {
   name: "mend",
   schema: mendTrainSchema,
@@ -39,17 +64,35 @@ const mend: EditorKind<MendTraining> = {
       { ...shape as { rank: number; editLr: number; editLrRate: number }, roles, seed },
       numbers,
     ),
-  learner: (model, network, { cedit, cloc, lr, lr_decay, grad_clip }) =>
-    new Learner(model, network, {
-      c_edit: cedit,
-      c_loc: cloc,
-      lr,
-      decay: lr_decay || undefined,
-      clip: grad_clip,
-    }),
+  learner,
 };
 
-const KINDS: readonly EditorKind[] = [mend as EditorKind];
+const malmen: EditorKind<MalmenTraining> = {
+  name: "malmen",
+  schema: malmenTrainSchema,
+  roles: (model, { layers }) => projections(model, layers ?? lastLayers(model, 6)),
+  shape: ({ rank, edit_lr, lr, lr_lr }) => ({ rank, editLr: edit_lr, editLrRate: lr_lr / lr }),
+  network: (model, roles, shape, numbers, seed) =>
+    malmenNetwork(
+      model,
+      { ...shape as { rank: number; editLr: number; editLrRate: number }, roles, seed },
+      numbers,
+    ),
+  learner,
+};
+
+const keEfk: EditorKind<EfkTraining> = {
+  name: "ke-efk",
+  schema: efkTrainSchema,
+  alone: true,
+  roles: mend.roles,
+  shape: ({ lstm, condition, hidden, max_scale }) => ({ lstm, condition, hidden, maxScale: max_scale }),
+  network: (model, roles, shape, numbers, seed) =>
+    keNetwork(model, { ...shape as Omit<KeShape, "roles">, roles, seed }, numbers),
+  learner,
+};
+
+const KINDS: readonly EditorKind[] = [mend as EditorKind, malmen as EditorKind, keEfk as EditorKind];
 
 /** The names of all. */
 export const EDITOR_KINDS: readonly string[] = KINDS.map(({ name }) => name);

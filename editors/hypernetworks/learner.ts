@@ -39,7 +39,7 @@ const CAUSES = ["the edit's own gradients are", "a loss is", "the gradient of th
 
 /** A training that met a value that is not finite. */
 export class DivergedError extends GpuError {
-  /** @param cause "a loss is"; @param kept what is left of the training, a clause */
+  /** @param step counted from 1; @param why "a loss is"; @param kept what is left of the training, a clause */
   constructor(readonly step: number, readonly why: string, kept?: string) {
     super(
       `Training stopped at step ${step}: ${why} not finite${kept ? `; ${kept}` : ""}`,
@@ -137,7 +137,7 @@ export class Learner implements Trainee {
   async progress(): Promise<Progress> {
     const { gpu } = this.#model;
     const [terms, norm, [bad]] = await readTensors(gpu, this.#terms, this.#norm, this.#bad);
-    if (bad > 0) throw new DivergedError(Math.floor((bad - 1) / 4), CAUSES[(bad - 1) % 4]);
+    if (bad > 0) throw new DivergedError(Math.floor((bad - 1) / 4) + 1, CAUSES[(bad - 1) % 4]);
     const steps = this.#pending;
     this.#pending = 0;
     writeTensor(gpu, this.#terms, [0, 0]);

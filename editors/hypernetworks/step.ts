@@ -71,7 +71,8 @@ export function recordBase(
   const examples = groups.flatMap((group, g) => group.map((example) => ({ example, g })));
   const editTexts = examples.map(({ example, g }) => answerOf(example.edit, g));
   const outerTexts = examples.map(({ example, g }) => answerOf(example.outer, g));
-  const locTexts = examples.map(({ example, g }) => wholeOf(example.loc, g));
+  const locOf = network.locAtAnswer ? answerOf : wholeOf;
+  const locTexts = examples.map(({ example, g }) => locOf(example.loc, g));
   const edits = owned.use(packScored(model, editTexts));
   const after = owned.use(packScored(model, [...outerTexts, ...locTexts]));
   const loc = owned.use(packScored(model, locTexts));
@@ -80,7 +81,12 @@ export function recordBase(
   const lower = forward(ctx, model, all.rows, { to: from });
   const part = (first: number, { rows }: Packed) => rowRange(ctx, lower, first, rows.count);
   // An edit's own loss is a mean over its group only: the number of groups does not shrink its gradient.
-  const weights = f32(gpu, owned, "edit weights", meanWeights(edits.scored, (text) => editTexts[text].group));
+  const weights = f32(
+    gpu,
+    owned,
+    "edit weights",
+    editWeights(network, edits, (text) => editTexts[text].group),
+  );
   const editInput = part(0, edits);
   const { gradients, losses } = collectGradients(
     ctx,
@@ -101,6 +107,15 @@ export function recordBase(
   logSoftmax(ctx, logits(ctx, final, head), reference);
   const input = part(edits.rows.count, after);
   return { gradients, editLosses: losses, after, input, editInput, from, outerRows, reference, final };
+}
+
+/** What the scored rows of edits weigh in the edits' own loss. */
+export function editWeights(
+  { perToken }: Pick<Hypernetwork, "perToken">,
+  { scored }: Packed,
+  groupOf: (text: number) => number,
+): number[] {
+  return perToken ? scored.map(() => 1) : meanWeights(scored, groupOf);
 }
 
 /** The texts that an editor may read. */
@@ -139,7 +154,7 @@ export function recordLosses(
   const losses = vocabLoss(ctx, states, head, {
     targets: u32(gpu, owned, "targets", after.scored.map(({ target }) => target)),
     weights: f32(gpu, owned, "loss weights", weights),
-    kl: { rows: rows - outerRows, reference },
+    kl: { rows: rows - outerRows, reference, reversed: true },
   });
   const terms = temp(ctx, "edit and locality loss", [2]);
   groupMean(

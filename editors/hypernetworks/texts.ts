@@ -62,11 +62,13 @@ export interface Packed extends Disposable {
   readonly rows: Rows;
   /** The scored rows. */
   readonly select: Selection;
-  /** Of each scored row: its text, and the token wanted. */
-  readonly scored: readonly { text: number; target: number }[];
+  /** Of each scored row: its text, its position there, and the token wanted. */
+  readonly scored: readonly { text: number; position: number; target: number }[];
   /** u32 [rows] and [scored rows]: the edited model of each. */
   readonly groups: Tensor;
   readonly scoredGroups: Tensor;
+  /** The same on the host. */
+  readonly groupLists: { rows: readonly number[]; scored: readonly number[] };
 }
 
 /** Packs texts. */
@@ -75,13 +77,17 @@ export function packScored(model: Model, texts: readonly Scored[]): Packed {
   using owned = new DisposableStack();
   const sequences = texts.map(({ ids, prompt }) => ({ ids, prompt }));
   const rows = owned.use(packRows(gpu, sequences, { windows }));
-  const scored = texts.flatMap(({ at }, text) => at.map(({ target }) => ({ text, target })));
+  const scored = texts.flatMap(({ at }, text) => at.map((one) => ({ text, ...one })));
   const chosen = texts.flatMap(({ at }, i) => at.map(({ position }) => rows.rowOf(i, position)));
   const select = owned.use(selectRows(gpu, rows, chosen, sequences, { windows }));
-  const groups = u32(gpu, owned, "row groups", rows.places.map(({ sequence }) => texts[sequence].group));
-  const scoredGroups = u32(gpu, owned, "scored groups", scored.map(({ text }) => texts[text].group));
+  const groupLists = {
+    rows: rows.places.map(({ sequence }) => texts[sequence].group),
+    scored: scored.map(({ text }) => texts[text].group),
+  };
+  const groups = u32(gpu, owned, "row groups", groupLists.rows);
+  const scoredGroups = u32(gpu, owned, "scored groups", groupLists.scored);
   const kept = owned.move();
-  return { rows, select, scored, groups, scoredGroups, [Symbol.dispose]: () => kept.dispose() };
+  return { rows, select, scored, groups, scoredGroups, groupLists, [Symbol.dispose]: () => kept.dispose() };
 }
 
 /** Uploads whole numbers that go with a stack. */

@@ -102,13 +102,11 @@ async function validateBatch(
   const right = new Array(n).fill(true), paraphrase = new Array(n).fill(true), kept = new Array(n).fill(true);
   edits.scored.forEach(({ text, target }, i) => right[text] &&= e[i] === target);
   const examples = groups.flat();
-  const seen = new Array(n).fill(0);
-  base.after.scored.forEach(({ text, target }, i) => {
+  base.after.scored.forEach(({ text, position, target }, i) => {
     if (i < base.outerRows) paraphrase[text] &&= a[i] === target;
     else {
       // Of the unrelated text only the rows that predict its answer.
       const { prompt, target: answer } = examples[text - n].loc;
-      const position = seen[text - n]++;
       const asked = position >= prompt.length - 1 && position < prompt.length + answer.length - 1;
       if (asked) kept[text - n] &&= a[i] === b[i - base.outerRows];
     }

@@ -1,4 +1,4 @@
-/** What answers a prompt in scope: the base model, or the base model with a trained adapter on it. */
+/** What answers a prompt in scope: the base model, the base model with a trained adapter on it, or a sibling. */
 import type { LoadedModel } from "../../engine/models/load.ts";
 import { type Model, weight } from "../../engine/models/model.ts";
 import { unrouted } from "../../engine/models/route.ts";
@@ -7,6 +7,7 @@ import { fromHost } from "../../engine/tensor/transfer.ts";
 import type { WeightDelta } from "../edit.ts";
 import { seracOf } from "../serac/file.ts";
 import type { PromptEdit } from "./edit.ts";
+import { loadSibling } from "./sibling.ts";
 
 /** A model that answers; disposing it frees what it has of its own. */
 export interface Answerer extends Disposable {
@@ -15,10 +16,14 @@ export interface Answerer extends Disposable {
 
 /**
  * Makes the model that answers. The base's weights are shared, not copied.
- * @throws {InputError} when the adapter is not there or another one
+ * @throws {InputError} when the adapter or the sibling is not there or another one
  */
 export async function answererOf(model: Model, answers: PromptEdit["answers"]): Promise<Answerer> {
   if (answers.kind === "base") return { model: unrouted(model), [Symbol.dispose]() {} };
+  if (answers.kind === "sibling") {
+    const sibling = await loadSibling(model, answers);
+    return { model: sibling, [Symbol.dispose]: () => sibling[Symbol.dispose]() };
+  }
   const { editor } = await seracOf(model as LoadedModel, answers.editor, answers.hash);
   return adapted(model, editor.adapter);
 }

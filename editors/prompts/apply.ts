@@ -7,13 +7,16 @@ import { addRouter, type Route } from "../../engine/models/route.ts";
 import { type Answerer, answererOf } from "./answer.ts";
 import { joinPrompts, type PromptEdit } from "./edit.ts";
 import { encoderOf } from "./encoders.ts";
-import { nearestFacts, place } from "./scope.ts";
+import { nearestFacts, place, requireComparable } from "./scope.ts";
 import { following, textOf } from "./text.ts";
 
-/** Edits in order, and what takes their routers off. */
+/** Edits in order. */
 interface Laid {
   edits: PromptEdit[];
-  routers: Disposable;
+  /** What they are together; made when a prompt comes, for a sequence lays many before it asks. */
+  memories?: Memory[];
+  /** Takes the router off. */
+  router?: Disposable;
 }
 
 const LAID = new WeakMap<Model, Laid>();
@@ -22,18 +25,43 @@ const LAID = new WeakMap<Model, Laid>();
  * Puts an edit on a model; dispose the result to take exactly this one off again. An empty memory changes nothing.
  */
 export function applyPrompts(model: Model, edit: PromptEdit): Disposable {
-  const laid = LAID.get(model) ?? { edits: [], routers: new DisposableStack() };
+  const laid: Laid = LAID.get(model) ?? { edits: [] };
   LAID.set(model, laid);
   // The same edit may lie on a model twice.
   const own = { ...edit };
   laid.edits.push(own);
-  relay(model, laid);
+  changed(model, laid);
   return {
     [Symbol.dispose]() {
       laid.edits.splice(laid.edits.indexOf(own), 1);
-      relay(model, laid);
+      changed(model, laid);
     },
   };
+}
+
+function changed(model: Model, laid: Laid): void {
+  laid.memories?.forEach((memory) => memory[Symbol.dispose]());
+  laid.memories = undefined;
+  const wanted = laid.edits.some(({ facts }) => facts.length > 0);
+  if (wanted) laid.router ??= addRouter(model, (prompts) => route(model, laid, prompts));
+  else {
+    laid.router?.[Symbol.dispose]();
+    laid.router = undefined;
+  }
+}
+
+/** Of several memories that claim a prompt the last decides. */
+async function route(
+  model: Model,
+  laid: Laid,
+  prompts: readonly (readonly number[])[],
+): Promise<(Route | undefined)[]> {
+  laid.memories ??= memoriesOf(laid.edits).map((edit) => new Memory(model, edit));
+  const claimed: (Route | undefined)[] = prompts.map(() => undefined);
+  for (const memory of laid.memories) {
+    (await memory.route(prompts)).forEach((route, i) => claimed[i] = route ?? claimed[i]);
+  }
+  return claimed;
 }
 
 /** The memories that lie on a model: edits that go together are one. */
@@ -49,16 +77,6 @@ function memoriesOf(edits: readonly PromptEdit[]): PromptEdit[] {
     else memories.push(edit);
   }
   return memories;
-}
-
-function relay(model: Model, laid: Laid): void {
-  laid.routers[Symbol.dispose]();
-  const routers = new DisposableStack();
-  for (const edit of memoriesOf(laid.edits)) {
-    const memory = routers.use(new Memory(model, edit));
-    routers.use(addRouter(model, (prompts) => memory.route(prompts)));
-  }
-  laid.routers = routers;
 }
 
 /** Facts on a model, with what answers prompts about them. */
@@ -114,6 +132,7 @@ async function factsAbout(
     });
   }
   if (facts.length === 1 && (scope.alone || scope.rule === "always")) return texts.map(() => ({ fact: 0 }));
+  requireComparable(scope);
   const encoder = await encoderOf(model, scope.encoder);
   const matches = nearestFacts(edit, await place(encoder, scope, texts));
   return matches.map((match) => {

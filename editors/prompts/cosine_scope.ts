@@ -1,9 +1,9 @@
 /** Scopes by the cosine of an encoder's embeddings, where nothing was trained (IKE, ICE, SERAC without an editor). */
-import { InputError } from "../../engine/io/errors.ts";
 import type { Model } from "../../engine/models/model.ts";
 import { type Corpus, openCorpus } from "../ike_corpus.ts";
 import type { Scope } from "./edit.ts";
 import { type Encoder, encoderNamed } from "./encoders.ts";
+import { requireComparable } from "./scope.ts";
 
 /**
  * Calibrated limits: the cosine that tells rewordings of a fact from prompts about its neighbours best, on
@@ -32,16 +32,12 @@ export async function cosineScope(
 ): Promise<{ encoder: Encoder; corpus?: Corpus; measured: Omit<Scope, "rule" | "alone"> }> {
   const encoder = await encoderNamed(model, name);
   const corpus = path === undefined ? undefined : await openCorpus(encoder, path, corpus_skip, model.name);
-  if (!corpus && encoder.name.kind === "states" && compared) {
-    throw new InputError("States need a corpus to be centred on", {
-      hint: "Give one with --set corpus=FILE",
-    });
-  }
   const measured = {
     encoder: encoder.name,
     measure: "cosine" as const,
     limit: limit ?? LIMITS[encoder.name.kind],
     ...corpus?.mean ? { mean: corpus.mean } : {},
   };
+  if (compared) requireComparable(measured);
   return { encoder, corpus, measured };
 }

@@ -4,6 +4,7 @@
  * it is.
  */
 import type { EncoderName } from "./encoder_name.ts";
+import type { SiblingName } from "./sibling.ts";
 
 /** One fact of the memory. */
 export interface Fact {
@@ -53,8 +54,11 @@ export interface Scope {
 export interface PromptEdit {
   scope: Scope;
   facts: Fact[];
-  /** What answers prompts in scope: the model itself, or with an editor's adapter; see SERAC. */
-  answers: { kind: "base" } | { kind: "adapter"; editor: string; hash: string };
+  /** What answers prompts in scope: the model itself, or with an editor's adapter, or another model; see SERAC. */
+  answers:
+    | { kind: "base" }
+    | { kind: "adapter"; editor: string; hash: string }
+    | { kind: "sibling" } & SiblingName;
   /** Prompts in scope by text, for the rule `gold`: the fact's number. Not saved. */
   gold?: ReadonlyMap<string, number>;
 }

@@ -44,9 +44,30 @@ export async function sentenceEncoder(gpu: Gpu, folder: string): Promise<Encoder
     known.delete(folder);
     throw error;
   });
-  const name = { kind: "sentence" as const, name: "all-MiniLM-L6-v2", hash: await model.hash() };
-  name.name = folder.replaceAll("\\", "/").replace(/\/+$/, "").split("/").at(-1)!;
-  return { name, width: model.width, embed: (texts) => embedSentences(model, texts) };
+  const name = folder.replaceAll("\\", "/").replace(/\/+$/, "").split("/").at(-1)!;
+  return {
+    name: { kind: "sentence", name, hash: await model.hash() },
+    width: model.width,
+    embed: (texts) => embedSentences(model, texts),
+  };
+}
+
+/** The sentence encoder of a memory: one that is on the device, wherever it came from, or the one in the cache. */
+async function sentenceEncoderOf(
+  model: Model,
+  { name, hash }: EncoderName & { kind: "sentence" },
+): Promise<Encoder> {
+  for (const folder of LOADED.get(model.gpu)?.keys() ?? []) {
+    const encoder = await sentenceEncoder(model.gpu, folder).catch(() => undefined);
+    if (encoder?.name.kind === "sentence" && encoder.name.hash === hash) return encoder;
+  }
+  const encoder = await encoderNamed(model, join(cacheFolder(), "models", name));
+  const here = encoder.name.kind === "sentence" ? encoder.name.hash : "";
+  if (here === hash) return encoder;
+  const short = (text: string) => `${text.slice(0, 8)}…`;
+  throw new InputError(
+    `The memory was made with encoder ${short(hash)} (${name}); the one here is ${short(here)}`,
+  );
 }
 
 /** Rows a batch at most, unless one text alone has more. */
@@ -131,13 +152,7 @@ export async function encoderOf(model: Model, name: EncoderName): Promise<Encode
     if (beyond === undefined) return stateEncoder(model, name.layers);
     throw new InputError(`The memory was made from layer ${beyond}, which ${model.name} does not have`);
   }
-  const encoder = await encoderNamed(model, join(cacheFolder(), "models", name.name));
-  const { hash } = encoder.name as typeof name;
-  if (hash === name.hash) return encoder;
-  const short = (text: string) => `${text.slice(0, 8)}…`;
-  throw new InputError(
-    `The memory was made with encoder ${short(name.hash)} (${name.name}); the one here is ${short(hash)}`,
-  );
+  return await sentenceEncoderOf(model, name);
 }
 
 /** A layer between a third and half of the depth. */

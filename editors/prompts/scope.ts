@@ -1,4 +1,5 @@
 /** Which fact of a memory a text is about: embeddings, distances, limits. All on the host, for memories are small. */
+import { InputError } from "../../engine/io/errors.ts";
 import type { Fact, Projection, PromptEdit, Scope } from "./edit.ts";
 import { centred, type Encoder } from "./encoders.ts";
 
@@ -10,6 +11,14 @@ export interface Match {
   value: number;
   /** Is the text about it? */
   inScope: boolean;
+}
+
+/** Refuses to compare states that nothing was taken off: all their cosines are near 1. */
+export function requireComparable(
+  { measure, encoder, mean }: Pick<Scope, "measure" | "encoder" | "mean">,
+): void {
+  if (measure !== "cosine" || encoder.kind !== "states" || mean) return;
+  throw new InputError("States need a corpus to be centred on", { hint: "Give one with --set corpus=FILE" });
 }
 
 /** Texts in the scope's space, [texts, width] row-major. */

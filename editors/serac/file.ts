@@ -124,6 +124,9 @@ export async function findSerac(model: Base, name: string, given?: string): Prom
     );
   }
   const editor = await readSerac(path);
+  if (editor.method !== name) {
+    throw new InputError(`${path} was trained by the objective of ${editor.method}, not of ${name}`);
+  }
   const base = await model.checkpoint.hash();
   if (editor.base !== base) {
     throw new InputError(

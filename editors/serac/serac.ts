@@ -7,13 +7,16 @@
 import { z } from "npm:zod@4.6.7";
 import { InputError } from "../../engine/io/errors.ts";
 import type { LoadedModel } from "../../engine/models/load.ts";
+import { frontOf } from "../ike_demonstrations.ts";
 import { cosineScope } from "../prompts/cosine_scope.ts";
 import type { PromptEdit, Scope } from "../prompts/edit.ts";
 import { type Encoder, encoderOf } from "../prompts/encoders.ts";
 import { askedText, promptMethod } from "../prompts/method.ts";
 import { place } from "../prompts/scope.ts";
+import { siblingAt } from "../prompts/sibling.ts";
+import type { EditRequest } from "../requests.ts";
 import { frontText } from "./data.ts";
-import { findSerac, type FoundEditor } from "./file.ts";
+import { findSerac, type FoundEditor, type SeracEditor } from "./file.ts";
 
 export const seracSchema = z.object({
   /** No layer is edited. */
@@ -23,8 +26,11 @@ export const seracSchema = z.object({
    * trained; or the ablations `always` (the nearest edit answers every prompt) and `gold` (an oracle).
    */
   scope: z.enum(["classifier", "encoder", "always", "gold"]).default("classifier"),
-  /** What answers in scope: the base with the trained `adapter`, or the `base` itself, frozen. */
-  counterfactual: z.enum(["adapter", "base"]).default("adapter"),
+  /**
+   * What answers in scope: the base with the trained `adapter`; the `base` itself, frozen; or a smaller sibling, the
+   * folder or file of a model over the same vocabulary.
+   */
+  counterfactual: z.string().min(1).default("adapter"),
   /** A trained editor's file; by default the one that belongs to the model. */
   editor: z.string().optional(),
   /** Of the scope `encoder`, as in IKE: which one, and a file of records to centre states on. */
@@ -61,38 +67,67 @@ async function scopeOf(
   return { encoder, scope: { rule, alone: false, ...measured } };
 }
 
+const isAtlas = ({ config }: LoadedModel) =>
+  config.type === "gpt2" && config.vocab === 4096 && config.layers === 6;
+
+/** SERAC by the original's objective, answering with one model or the other. */
 export const serac = promptMethod<SeracHparams>({
   name: "serac",
   summary: "SERAC (Mitchell et al. 2022): a memory of edits, a scope classifier, a counterfactual model",
   schema: seracSchema,
-  recipe: ({ config }) =>
-    config.type === "gpt2" && config.vocab === 4096 && config.layers === 6
-      ? { hparams: {}, source: "Recipe for atlas (its trained editor)", known: true }
-      : {
-        hparams: { scope: "encoder", counterfactual: "base" },
-        source:
-          "No trained editor for this model: MiniLM tells the scope, the base answers with the edit in front",
-        known: false,
-      },
-  async make(model, requests, { hparams }) {
-    const trained = hparams.counterfactual === "adapter" || hparams.scope === "classifier";
-    const found = trained ? await findSerac(model, "serac", hparams.editor) : undefined;
-    const { scope, encoder } = await scopeOf(model, hparams, found);
-    const texts = requests.map(askedText);
-    const embeddings = await place(encoder, scope, texts);
-    const width = embeddings.length / texts.length;
-    const adapter = hparams.counterfactual === "adapter";
-    // A trained reader gets edit and label as the original has them; the base itself reads sentences.
-    const end = adapter ? "" : ".";
-    const prompts: PromptEdit = {
-      scope,
-      facts: texts.map((text, i) => ({
-        text,
-        front: frontText(text, requests[i].target.trim()) + end,
-        embedding: embeddings.slice(i * width, (i + 1) * width),
-      })),
-      answers: adapter ? { kind: "adapter", editor: "serac", hash: found!.hash } : { kind: "base" },
-    };
-    return { prompts };
-  },
+  recipe: (model) =>
+    isAtlas(model) ? { hparams: {}, source: "Recipe for atlas (its trained editor)", known: true } : {
+      hparams: { scope: "encoder", counterfactual: "base" },
+      source:
+        "No trained editor for this model: MiniLM tells the scope, the base answers with the edit in front",
+      known: false,
+    },
+  make: (model, requests, { hparams }) => memory(model, requests, hparams, "serac"),
 });
+
+/** What tables made with EasyEdit call SERAC: another objective, and answers of both models mixed. */
+export const seracEasyEdit = promptMethod<SeracHparams>({
+  name: "serac-easyedit",
+  summary: "SERAC as EasyEdit trains it: no objective for the scope, both models' answers mixed",
+  schema: seracSchema.extend({
+    scope: z.enum(["classifier", "always", "gold"]).default("classifier"),
+    counterfactual: z.literal("adapter").default("adapter"),
+  }),
+  recipe: (model) => (
+    { hparams: {}, source: "A trained editor of EasyEdit's objective", known: isAtlas(model) }
+  ),
+  make: (model, requests, { hparams }) => memory(model, requests, hparams, "serac-easyedit"),
+});
+
+async function memory(
+  model: LoadedModel,
+  requests: readonly EditRequest[],
+  hparams: SeracHparams,
+  method: SeracEditor["method"],
+): Promise<{ prompts: PromptEdit }> {
+  const trained = hparams.counterfactual === "adapter" || hparams.scope === "classifier";
+  const found = trained ? await findSerac(model, method, hparams.editor) : undefined;
+  const { scope, encoder } = await scopeOf(model, hparams, found);
+  const texts = requests.map(askedText);
+  const embeddings = await place(encoder, scope, texts);
+  const width = embeddings.length / texts.length;
+  const adapter = hparams.counterfactual === "adapter";
+  // A trained reader gets edit and label as the original has them. Others need to be told that what stands in
+  // front is to be believed, as ICE tells them.
+  const front = (text: string, target: string) =>
+    adapter ? frontText(text, target) : frontOf({ prompt: text, new: target }, []);
+  const prompts: PromptEdit = {
+    scope: method === "serac-easyedit" ? { ...scope, soft: true } : scope,
+    facts: texts.map((text, i) => ({
+      text,
+      front: front(text, requests[i].target.trim()),
+      embedding: embeddings.slice(i * width, (i + 1) * width),
+    })),
+    answers: adapter
+      ? { kind: "adapter", editor: method, hash: found!.hash }
+      : hparams.counterfactual === "base"
+      ? { kind: "base" }
+      : { kind: "sibling", ...await siblingAt(hparams.counterfactual) },
+  };
+  return { prompts };
+}

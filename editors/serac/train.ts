@@ -1,11 +1,12 @@
-/** Trains a SERAC editor for a model: scope classifier and counterfactual model, each by itself. */
+/** Trains a SERAC editor for a model: scope classifier and counterfactual model, by either objective. */
 import { InputError } from "../../engine/io/errors.ts";
 import type { LoadedModel } from "../../engine/models/load.ts";
 import { seededRandom } from "../../engine/models/sample.ts";
 import type { Encoder } from "../prompts/encoders.ts";
-import { copySource, type SeracRecord, tripleSource } from "./data.ts";
-import type { SeracEditor } from "./file.ts";
+import { copySource, pairSource, type SeracRecord, tripleSource } from "./data.ts";
+import type { FoundEditor, SeracEditor } from "./file.ts";
 import { trainAdapter } from "./train_adapter.ts";
+import { type MixtureTraining, trainMixture } from "./train_mixture.ts";
 import { trainScope } from "./train_scope.ts";
 
 /** Settings of both parts. */
@@ -20,13 +21,16 @@ export interface SeracTraining {
     patience: number;
   };
   seed: number;
-  onProgress?: (
-    part: "embeddings" | "scope" | "counterfactual",
-    done: number,
-    total: number,
-    loss?: number,
-  ) => void;
+  onProgress?: Progress;
 }
+
+/** Called as training goes on. */
+export type Progress = (
+  part: "embeddings" | "scope" | "counterfactual" | "mixture",
+  done: number,
+  total: number,
+  loss?: number,
+) => void;
 
 /** What the shipped editor of atlas was trained with. */
 export const SERAC_TRAINING: Omit<SeracTraining, "onProgress"> = {
@@ -35,15 +39,21 @@ export const SERAC_TRAINING: Omit<SeracTraining, "onProgress"> = {
   seed: 0,
 };
 
+/** Settings of EasyEdit's objective, with which atlas' other editor was trained. */
+export const EASYEDIT_TRAINING: Omit<MixtureTraining, "seed" | "start" | "onProgress"> & { pairs: number } = {
+  ...{ width: 64, rank: 16, steps: 120, batch: 10, lr: 1e-3, val_interval: 20, patience: 4 },
+  ...{ cedit: 0.1, cloc: 1, pairs: 1200 },
+};
+
 /** Texts embedded at a time. */
 const EMBEDDED = 1024;
 /** Every n-th subject is kept for validation. */
 const VALIDATION = 12;
 /** Examples of a validation. */
-const HELD_TRIPLES = 2000, HELD_COPIES = 160;
+const HELD_TRIPLES = 2000, HELD_COPIES = 160, HELD_PAIRS = 80;
 
 /**
- * Trains an editor; the model's weights stay as they are. The two parts share nothing, so each has the optimiser
+ * Trains an editor by the original's objective; the model's weights stay as they are. The two parts share nothing, so each has the optimiser
  * to itself (guide section 6.4).
  * @param data what the records are, for the editor's file
  */
@@ -61,19 +71,8 @@ export async function trainSerac(
     starts.push(count);
     count += wordings.length;
   }
-  const texts = records.flatMap(({ wordings }) => wordings);
-  const embeddings = new Float32Array(count * encoder.width);
-  for (let at = 0; at < count; at += EMBEDDED) {
-    embeddings.set(await encoder.embed(texts.slice(at, at + EMBEDDED)), at * encoder.width);
-    onProgress?.("embeddings", Math.min(count, at + EMBEDDED), count);
-  }
-  const subjects = [...new Set(records.map(({ subject }) => subject))];
-  if (subjects.length < 2) throw new InputError("SERAC needs facts about at least two subjects to train on");
-  const every = Math.min(VALIDATION, subjects.length);
-  const held = new Set(subjects.filter((_, i) => i % every === every - 1));
-  const [learnt, kept] = [false, true].map((of) =>
-    [...records.keys()].filter((i) => held.has(records[i].subject) === of)
-  );
+  const embeddings = await embedAll(encoder, records.flatMap(({ wordings }) => wordings), onProgress);
+  const { learnt, kept } = splitRecords(records);
   const triples = (which: readonly number[], seed: number) =>
     tripleSource(records, which, seededRandom(seed));
   const copies = (which: readonly number[], seed: number) =>
@@ -108,4 +107,81 @@ export async function trainSerac(
       adapter: { ...options.adapter, ...course },
     },
   };
+}
+
+/** Trains an editor by EasyEdit's objective: both parts together, see train_mixture.ts. */
+export async function trainSeracEasyEdit(
+  model: LoadedModel,
+  encoder: Encoder,
+  records: readonly SeracRecord[],
+  data: string,
+  { pairs: count, seed, start, onProgress, ...options }: typeof EASYEDIT_TRAINING & {
+    seed: number;
+    /** An editor of the original's objective, whose counterfactual model is where this one's starts. */
+    start?: FoundEditor;
+    onProgress?: Progress;
+  },
+): Promise<SeracEditor> {
+  const { learnt, kept } = splitRecords(records);
+  const draw = (which: readonly number[], count: number, seed: number) =>
+    Array.from(
+      { length: count },
+      pairSource(model.tokenizer, which.map((i) => records[i]), seededRandom(seed)),
+    );
+  const pairs = [...draw(learnt, count, seed + 1), ...draw(kept, HELD_PAIRS, seed + 2)];
+  const texts = pairs.flatMap(({ texts: { edit, asked, other } }) => [edit, asked, other]);
+  const embeddings = await embedAll(encoder, texts, onProgress);
+  const placed = pairs.map((pair, i) => (
+    { ...pair, rows: { edit: 3 * i, asked: 3 * i + 1, other: 3 * i + 2 } }
+  ));
+  const { projection, adapter, course } = await trainMixture(
+    model,
+    embeddings,
+    encoder.width,
+    placed.slice(0, count),
+    placed.slice(count),
+    {
+      ...options,
+      seed,
+      start: start?.editor.adapter,
+      onProgress: (...now) => onProgress?.("mixture", ...now),
+    },
+  );
+  return {
+    method: "serac-easyedit",
+    base: await model.checkpoint.hash(),
+    encoder: encoder.name,
+    projection,
+    adapter,
+    training: {
+      ...{ data, records: learnt.length, validation: kept.length, seed },
+      ...{ pairs: count, ...start && { start: start.hash }, ...options, ...course },
+    },
+  };
+}
+
+async function embedAll(
+  encoder: Encoder,
+  texts: readonly string[],
+  onProgress?: Progress,
+): Promise<Float32Array> {
+  const count = texts.length;
+  const embeddings = new Float32Array(count * encoder.width);
+  for (let at = 0; at < count; at += EMBEDDED) {
+    embeddings.set(await encoder.embed(texts.slice(at, at + EMBEDDED)), at * encoder.width);
+    onProgress?.("embeddings", Math.min(count, at + EMBEDDED), count);
+  }
+  return embeddings;
+}
+
+/** Records to learn from and, about other subjects, to validate with. */
+function splitRecords(records: readonly SeracRecord[]): { learnt: number[]; kept: number[] } {
+  const subjects = [...new Set(records.map(({ subject }) => subject))];
+  if (subjects.length < 2) throw new InputError("SERAC needs facts about at least two subjects to train on");
+  const every = Math.min(VALIDATION, subjects.length);
+  const held = new Set(subjects.filter((_, i) => i % every === every - 1));
+  const [learnt, kept] = [false, true].map((of) =>
+    [...records.keys()].filter((i) => held.has(records[i].subject) === of)
+  );
+  return { learnt, kept };
 }

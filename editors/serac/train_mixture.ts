@@ -35,6 +35,8 @@ export interface MixtureTraining extends AdapterTraining {
   /** Weight of the edit's loss, and of the locality's. */
   cedit: number;
   cloc: number;
+  /** Where the adapter starts: one that can read edits already, as EasyEdit's small language models can. */
+  start?: readonly WeightDelta[];
 }
 
 /** An example with the places of its texts among the embeddings. */
@@ -60,9 +62,11 @@ export async function trainMixture(
   options: MixtureTraining,
 ): Promise<{ projection: Projection; adapter: WeightDelta[]; course: Course }> {
   const { gpu } = model;
-  const { rank, width, steps, batch, lr, val_interval, patience, seed, onProgress } = options;
+  const { rank, width, steps, batch, lr, val_interval, patience, seed, start, onProgress } = options;
   const maps = [...model.weights.values()].filter(({ role }) => role.startsWith("layer."));
-  using adaptation = lora(model, loraStart(maps, rank, seed), { rank, lora_alpha: FACTOR * rank });
+  const factors = start?.map((delta) => ({ ...delta, left: delta.left.map((x) => x / FACTOR) })) ??
+    loraStart(maps, rank, seed);
+  using adaptation = lora(model, factors, { rank, lora_alpha: FACTOR * rank });
   using map = scopeMap(gpu, embeddings, inner, width, seed);
   using adam = optimiser(gpu, [...adaptation.parameters, ...map.parameters]);
   const parts: Parts = { model, adaptation, map, inner, ...options };

@@ -84,17 +84,13 @@ export async function trainPatches(
     keep(fromHost(gpu, label, [values.length], Uint32Array.from(values)));
   const n = mistakes.length, T = target.length;
   const own = mistakes.map((t) => queries[t]);
-  const start = own.map((q) => {
-    const square = q.reduce((sum, x) => sum + x * x, 0);
-    return q.map((x) => x / square);
-  });
   const scalar = (label: string) => keep(createTensor(gpu, label, [1]));
   const state: State = {
     queries: rowsOf("queries", queries),
     streams: rowsOf("streams", streams),
     own: rowsOf("own queries", own),
     memory: { train: rowsOf("memory", given.train), validate: rowsOf("validation memory", given.validate) },
-    keys: rowsOf("keys", start),
+    keys: rowsOf("keys", own.map(newKey)),
     bias: f32("bias", [n], new Float32Array(n)),
     values: f32("values", [n, width], given.values),
     alpha: f32("alpha", [n, width], new Float32Array(n * width).fill(hparams.amplify_con)),
@@ -192,6 +188,12 @@ export async function trainPatches(
     return { nll, kl, wd };
   });
   return { patches: finished!, losses: [...all, last], took };
+}
+
+/** The key of a new patch, whose pre-activation at q is then 1 (its bias is 0): q/‖q‖². */
+export function newKey(q: Float32Array): Float32Array {
+  const square = q.reduce((sum, x) => sum + x * x, 0);
+  return q.map((x) => x / square);
 }
 
 /** The last look that was better than the best before it by more than {@link MEMORY_GAIN}. */

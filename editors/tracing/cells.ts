@@ -39,6 +39,14 @@ export interface Cell {
   hold?: { module: Module; run: "clean" | "corrupted"; to: number };
 }
 
+/**
+ * Layers of a window where none is asked for: the ten that the authors restore in all of their models, which have
+ * 24 layers and more, and at most half of a shallower one's. Ten of six layers would be all of them, or nearly.
+ */
+export function defaultWindow(layers: number): number {
+  return Math.min(10, Math.max(1, Math.floor(layers / 2)));
+}
+
 /** Layers [first, end) of the window plotted at a layer; as the authors' code has it, one more below it. */
 export function windowAt(layer: number, window: number, layers: number): [first: number, end: number] {
   return [Math.max(0, layer - Math.floor(window / 2)), Math.min(layers, layer + Math.ceil(window / 2))];

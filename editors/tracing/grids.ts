@@ -19,7 +19,7 @@ import { gatherRows, scatterRows } from "../../engine/ops/rows.ts";
 import { vocabScores } from "../../engine/ops/vocab_loss.ts";
 import { createTensor, freeTensor, type Tensor } from "../../engine/tensor/tensor.ts";
 import { fromHost, readF32 } from "../../engine/tensor/transfer.ts";
-import { type Cell, cellsOf, groupCells, type TraceKind } from "./cells.ts";
+import { type Cell, cellsOf, defaultWindow, groupCells, type TraceKind } from "./cells.ts";
 import { legacyNormals } from "./noise.ts";
 import { readRuns, restoredName, type Runs, type TracePrompt } from "./runs.ts";
 
@@ -28,7 +28,7 @@ export interface GridOptions {
   kinds: readonly TraceKind[];
   /** ν, the standard deviation of the noise; see `subjectDeviation`. */
   noise: number;
-  /** Layers of a window of modules. Default 10, the authors'. */
+  /** Layers of a window of modules; by default those of `defaultWindow`: from 20 layers on 10, the authors'. */
   window?: number;
   /** Draws of noise. Default 10, the authors'. */
   samples?: number;
@@ -60,8 +60,9 @@ const MAX_ROWS = 1024;
  * @throws {GpuError} when a probability is not finite, naming the cell
  */
 export async function traceGrids(model: Model, prompt: TracePrompt, options: GridOptions): Promise<Grids> {
-  const { kinds, window = 10, samples = 10, seed = 1, maxRows = rowsAtOnce(model), onProgress } = options;
   const { layers, width } = model.dims;
+  const { kinds, samples = 10, seed = 1, maxRows = rowsAtOnce(model), onProgress } = options;
+  const { window = defaultWindow(layers) } = options;
   const { ids, subject: [first, end] } = prompt;
   const tokens = ids.length;
   const cells = kinds.flatMap((kind) => cellsOf(kind, { tokens, first, layers, window }));

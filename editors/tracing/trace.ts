@@ -1,7 +1,7 @@
 /** Traces of many facts: those that the model knows, with noise of a size that fits its embeddings. */
 import { InputError } from "../../engine/io/errors.ts";
 import type { Model } from "../../engine/models/model.ts";
-import { TRACE_KINDS, type TraceKind } from "./cells.ts";
+import { defaultWindow, TRACE_KINDS, type TraceKind } from "./cells.ts";
 import { type GridOptions, type Grids, traceGrids } from "./grids.ts";
 import { subjectDeviation } from "./noise.ts";
 import { recall, type TraceRequest } from "./prompt.ts";
@@ -67,8 +67,8 @@ export async function trace(
   requests: readonly TraceRequest[],
   options: TraceOptions = {},
 ): Promise<TraceResult> {
-  const { kinds = TRACE_KINDS.slice(0, 3), window = 10, samples = 10, seed = 1, maxRows } = options;
-  const { deviations = 3, limit = Infinity } = options;
+  const { kinds = TRACE_KINDS.slice(0, 3), samples = 10, seed = 1, maxRows } = options;
+  const { window = defaultWindow(model.dims.layers), deviations = 3, limit = Infinity } = options;
   const deviation = options.noise === undefined
     ? await subjectDeviation(model, options.subjects ?? [...new Set(requests.map((r) => r.subject.trim()))])
     : undefined;

@@ -9,16 +9,19 @@ import { defineKernel, type Kernel } from "../gpu/kernel.ts";
 /** The activations there are: `gelu_new` is the tanh form, `gelu` the one with erf. */
 export const ACTIVATIONS = ["gelu_new", "gelu", "silu", "relu", "quick_gelu"] as const;
 
+/** WGSL of the activation `kind` as `act(x)` and its derivative `d_act(x)`. */
+export const actSnippets = (kind: unknown) => [
+  activations,
+  `fn act(x: f32) -> f32 { return ${kind}(x); }\nfn d_act(x: f32) -> f32 { return d_${kind}(x); }`,
+];
+
 /** A kernel over n elements; its f and f' are chosen by the variant `kind`. */
 const overElements = (kernel: Pick<Kernel, "name" | "source" | "bindings" | "variants">) =>
   defineKernel({
     ...kernel,
     params: { n: "u32" },
     variants: { kind: ACTIVATIONS, ...kernel.variants },
-    snippets: ({ kind }) => [
-      activations,
-      `fn act(x: f32) -> f32 { return ${kind}(x); }\nfn d_act(x: f32) -> f32 { return d_${kind}(x); }`,
-    ],
+    snippets: ({ kind }) => actSnippets(kind),
   });
 
 export const activationForward = overElements({

@@ -2,11 +2,16 @@
 import countSource from "../../shaders/hyper/count_rows.wgsl" with { type: "text" };
 import gainDotSource from "../../shaders/hyper/gain_rows_dot.wgsl" with { type: "text" };
 import gainSource from "../../shaders/hyper/gain_rows.wgsl" with { type: "text" };
+import keyedBackSource from "../../shaders/hyper/keyed_rows_backward.wgsl" with { type: "text" };
+import keyedSource from "../../shaders/hyper/keyed_rows.wgsl" with { type: "text" };
 import keptSource from "../../shaders/hyper/kept_rows.wgsl" with { type: "text" };
 import maskSource from "../../shaders/hyper/mask_groups.wgsl" with { type: "text" };
 import mergeSource from "../../shaders/hyper/merge_moments.wgsl" with { type: "text" };
 import reluBackSource from "../../shaders/hyper/residual_relu_backward.wgsl" with { type: "text" };
 import reluSource from "../../shaders/hyper/residual_relu.wgsl" with { type: "text" };
+import ridgeFactorSource from "../../shaders/hyper/ridge_factor.wgsl" with { type: "text" };
+import ridgeGradientSource from "../../shaders/hyper/ridge_gradient.wgsl" with { type: "text" };
+import ridgeSolveSource from "../../shaders/hyper/ridge_solve.wgsl" with { type: "text" };
 import standardiseSource from "../../shaders/hyper/standardise.wgsl" with { type: "text" };
 import { defineKernel } from "../gpu/kernel.ts";
 import { reduce, ROW_WORKGROUPS } from "./reduce.ts";
@@ -103,6 +108,58 @@ export const gainRowsDotKernel = defineKernel({
   source: gainDotSource,
   bindings: { a: "read f32", b: "read f32", keep: "read u32", y: "update f32" },
   params: { n: "u32", width: "u32", at: "u32", alpha: "f32" },
+  variants: { WG: ROW_WORKGROUPS },
+  snippets: () => [reduce],
+});
+
+/** One workgroup a row. */
+export const keyedRowsKernel = defineKernel({
+  name: "keyed_rows",
+  source: keyedSource,
+  bindings: { k: "read f32", q: "read f32", g: "read f32", y: "write f32" },
+  params: { inner: "u32", outer: "u32" },
+  variants: { WG: ROW_WORKGROUPS },
+  snippets: () => [reduce],
+});
+
+export const keyedRowsBackwardKernel = defineKernel({
+  name: "keyed_rows_backward",
+  source: keyedBackSource,
+  bindings: {
+    k: "read f32",
+    q: "read f32",
+    g: "read f32",
+    dy: "read f32",
+    dq: "write f32",
+    dg: "write f32",
+  },
+  params: { inner: "u32", outer: "u32" },
+  variants: { WG: ROW_WORKGROUPS },
+  snippets: () => [reduce],
+});
+
+/** One workgroup. */
+export const ridgeFactorKernel = defineKernel({
+  name: "ridge_factor",
+  source: ridgeFactorSource,
+  bindings: { lambda: "read f32", s: "update f32" },
+  params: { n: "u32", at: "u32" },
+  variants: { WG: ROW_WORKGROUPS },
+});
+
+export const ridgeSolveKernel = defineKernel({
+  name: "ridge_solve",
+  source: ridgeSolveSource,
+  bindings: { l: "read f32", b: "read f32", x: "update f32" },
+  params: { n: "u32", width: "u32" },
+});
+
+/** One workgroup. */
+export const ridgeGradientKernel = defineKernel({
+  name: "ridge_gradient",
+  source: ridgeGradientSource,
+  bindings: { a: "read f32", b: "read f32", lambda: "read f32", y: "update f32" },
+  params: { n: "u32", at: "u32" },
   variants: { WG: ROW_WORKGROUPS },
   snippets: () => [reduce],
 });

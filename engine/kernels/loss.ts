@@ -17,7 +17,7 @@ export const vocabState = defineKernel({
     state: "write f32",
   },
   params: { cols: "u32", first: "u32", vocab: "u32", klStart: "u32" },
-  variants: { INDEXED: [false, true] },
+  variants: { INDEXED: [false, true], REVERSED: [false, true] },
 });
 
 export const vocabLossKernel = defineKernel({
@@ -25,6 +25,7 @@ export const vocabLossKernel = defineKernel({
   source: lossSource,
   bindings: { state: "read f32", weights: "read f32", loss: "write f32" },
   params: { rows: "u32", klStart: "u32" },
+  variants: { REVERSED: [false, true] },
 });
 
 export const vocabScoresKernel = defineKernel({
@@ -45,6 +46,7 @@ export const vocabGrad = defineKernel({
     logits: "update f32",
   },
   params: { cols: "u32", first: "u32", vocab: "u32", klStart: "u32" },
+  variants: { REVERSED: [false, true] },
 });
 
 export const logSoftmaxKernel = defineKernel({

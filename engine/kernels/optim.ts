@@ -3,6 +3,7 @@ import adamSource from "../../shaders/optim/adam.wgsl" with { type: "text" };
 import advanceSource from "../../shaders/optim/advance.wgsl" with { type: "text" };
 import clipSource from "../../shaders/optim/clip.wgsl" with { type: "text" };
 import keepBestSource from "../../shaders/optim/keep_best.wgsl" with { type: "text" };
+import maskedStepSource from "../../shaders/optim/masked_step.wgsl" with { type: "text" };
 import normPenaltySource from "../../shaders/optim/norm_penalty.wgsl" with { type: "text" };
 import projectBallSource from "../../shaders/optim/project_ball.wgsl" with { type: "text" };
 import projectLinfSource from "../../shaders/optim/project_linf.wgsl" with { type: "text" };
@@ -109,4 +110,22 @@ export const keepBestRows = defineKernel({
   params: { rows: "u32", width: "u32" },
   variants: { WG: ROW_WORKGROUPS },
   snippets: () => [row],
+});
+
+/** `first` is the element of the whole tensor with which a shard begins, `limit` the mask's share of 2³². */
+export const maskedDescent = defineKernel({
+  name: "masked_step",
+  source: maskedStepSource,
+  bindings: { grad: "read f32", base: "read u32", param: "update f32" },
+  params: {
+    n: "u32",
+    first: "u32",
+    seed: "u32",
+    limit: "u32",
+    lr: "f32",
+    decay: "f32",
+    bound: "f32",
+  },
+  variants: { dtype: WEIGHT_DTYPES },
+  snippets: ({ dtype }) => [loadWeight("base", dtype)],
 });

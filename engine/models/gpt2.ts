@@ -14,7 +14,7 @@ import { splitColumns } from "../ops/columns.ts";
 import { gatherRows } from "../ops/rows.ts";
 import type { Gpt2Config } from "../io/config.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { type BlockContext, type Family, type Model, tensor } from "./model.ts";
+import { activationOf, type BlockContext, type Family, type Model, tensor } from "./model.ts";
 import { addProjection, apply } from "./parts.ts";
 import { atSite } from "./sites.ts";
 
@@ -49,7 +49,7 @@ export const gpt2: Family = {
     const mid = addProjection(ctx, model, block, `${at}.attn.o`, mixed, stream);
 
     const inner = apply(ctx, model, block, `${at}.mlp.up`, norm(mid, "mlp.norm"));
-    const key = atSite(ctx, hooks, `${at}.mlp.key`, activation(ctx, inner, tanhGelu(config)));
+    const key = atSite(ctx, hooks, `${at}.mlp.key`, activation(ctx, inner, activationOf(model)));
     return addProjection(ctx, model, block, `${at}.mlp.down`, key, mid);
   },
 
@@ -62,8 +62,3 @@ export const gpt2: Family = {
       (model.config as Gpt2Config).normEps,
     ),
 };
-
-/** Two names of the same function. */
-function tanhGelu({ activation }: Gpt2Config) {
-  return activation === "gelu_pytorch_tanh" ? "gelu_new" : activation;
-}

@@ -8,6 +8,7 @@ import type { ModelConfig } from "../io/config.ts";
 import type { Tokenizer } from "../io/tokenizer.ts";
 import type { Ctx } from "../ops/context.ts";
 import type { Weight } from "../ops/linear.ts";
+import type { Activation } from "../ops/activation.ts";
 import { gatherRows } from "../ops/rows.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { KvCache, Rows, Selection } from "./rows.ts";
@@ -80,6 +81,11 @@ export function tensor(model: Pick<Model, "name" | "tensors">, role: string): Te
   const t = model.tensors.get(role);
   if (!t) throw new GpuError(`${model.name} has no tensor "${role}"`);
   return t;
+}
+
+/** The activation of the model's MLPs, under the name that ops have for it. */
+export function activationOf({ config: { activation } }: Pick<Model, "config">): Activation {
+  return activation === "gelu_pytorch_tanh" ? "gelu_new" : activation;
 }
 
 /** Which part of the model to run. */

@@ -5,6 +5,7 @@
  * tied to it).
  */
 import { GpuError } from "../gpu/errors.ts";
+import type { Weight } from "../ops/linear.ts";
 import { unpack } from "../ops/unpack.ts";
 import { createTensor, freeTensor, type Tensor } from "../tensor/tensor.ts";
 import { fromHost } from "../tensor/transfer.ts";
@@ -65,6 +66,27 @@ export function storedTensor(model: Model, role: string): Tensor {
 /** Roles whose tensors are changed now. */
 export function changedRoles(model: Model): string[] {
   return [...REPLACED.get(model.tensors)?.keys() ?? []];
+}
+
+/**
+ * The same model without anything that lies on it: the checkpoint's tensors, no overlay, no part and no router. A
+ * view, to be used at once; the model itself stays as it is.
+ */
+export function unedited(model: Model): Model {
+  const changes = [...REPLACED.get(model.tensors)?.values() ?? []];
+  const stored = (t: Tensor) => changes.find(({ edited }) => edited === t)?.stored ?? t;
+  const weights = [...model.weights].map(([role, w]): [string, Weight] => [role, {
+    ...w,
+    matrix: stored(w.matrix),
+    ...(w.bias ? { bias: stored(w.bias) } : {}),
+    overlays: [],
+  }]);
+  const tensors = [...model.tensors].map(([role, t]): [string, Tensor] => [role, stored(t)]);
+  return Object.create(model, {
+    weights: { value: new Map(weights) },
+    tensors: { value: new Map(tensors) },
+    parts: { value: [] },
+  });
 }
 
 function edit(

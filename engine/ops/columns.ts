@@ -1,9 +1,10 @@
-/** Splits a matrix by columns: GPT-2's fused projection into queries, keys and values. */
+/** Splits a matrix by columns and rows, GPT-2's fused projection above all, and joins rows again. */
 import { GpuError } from "../gpu/errors.ts";
 import { foldGrid } from "../gpu/recorder.ts";
 import { copyColumnsKernel } from "../kernels/columns.ts";
 import { describe, matrixOf, storageOf, type Tensor } from "../tensor/tensor.ts";
 import { type Ctx, gradTarget, temp } from "./context.ts";
+import { passGrad } from "./elementwise.ts";
 
 /**
  * x [R, Σ widths] → one [R, width] each. Backward writes the parts' gradients side by side; x may not be used
@@ -63,6 +64,35 @@ export function splitBlocks(
     });
   }
   return blocks.map((line) => line.map(({ block }) => block));
+}
+
+/** Matrices of one width under each other: [heights, width] → [Σ heights, width]. Gradients to all. */
+export function joinRows(ctx: Ctx, parts: readonly Tensor[]): Tensor {
+  const heights = parts.map((part) => matrixOf(part).rows), { cols } = matrixOf(parts[0]);
+  if (parts.some((part) => matrixOf(part).cols !== cols)) {
+    throw new GpuError(`Cannot join ${parts.map(describe).join(" and ")}: their widths differ`);
+  }
+  const y = temp(ctx, `joined ${parts[0].label}`, [heights.reduce((a, b) => a + b, 0), cols]);
+  const offsets = heights.map((_, i) => cols * heights.slice(0, i).reduce((a, b) => a + b, 0));
+  const move = (i: number, whole: Tensor, part: Tensor, back: boolean) => {
+    const [a, b] = [{ t: part, ld: cols, offset: 0 }, { t: whole, ld: cols, offset: offsets[i] }];
+    copyColumns(ctx, heights[i], cols, back ? b : a, back ? a : b);
+  };
+  parts.forEach((part, i) => move(i, y, part, false));
+  const { tape } = ctx;
+  if (tape?.needs(...parts)) {
+    tape.push(y, () => {
+      const dy = tape.grad(y);
+      if (!dy) return;
+      parts.forEach((part, i) => {
+        if (!tape.needs(part)) return;
+        const grad = temp(ctx, `d ${part.label}`, part.shape);
+        move(i, dy, grad, true);
+        passGrad(ctx, part, grad);
+      });
+    });
+  }
+  return y;
 }
 
 /** Rows `[first, first + count)` of x as a matrix of their own. Outside the tape. */

@@ -61,7 +61,10 @@ export interface Choice {
   readonly place: Tensor;
   /** The bits of rows that may go another way. */
   readonly places: number;
-  /** With it the rows of sequences that chose this entry, and row r takes table[r]; else table[choice]. */
+  /**
+   * With it the rows of sequences that chose this entry, or any where it is {@link NO_ENTRY}, and row r takes
+   * table[r]; else table[choice].
+   */
   readonly which?: number;
 }
 

@@ -59,12 +59,10 @@ export function countRows(ctx: Ctx, keep: Tensor, count: Tensor): void {
   ctx.r.dispatch(countRowsKernel, { bind, params: { rows: keep.shape[0] }, grid: [1, 1, 1] });
 }
 
-/** Standardised values at most: a column that never moved before divides by 1e-7. */
-const LIMIT = 1e3;
-
 /**
- * (x − mean)/(deviation + 1e-7), within ±1000, of kept rows and 0 of the others; x [rows, width] into the block of h
- * that begins at `row`, `first`. The count must be 2 at least.
+ * (x − mean)/(deviation + 1e-7), within ±limit, of kept rows and 0 of the others; x [rows, width] into the block of h
+ * that begins at `row`, `first`. The count must be 2 at least. Without a limit a column that never moved before divides by
+ * 1e-7 (guide section 2.8).
  */
 export function standardise(
   ctx: Ctx,
@@ -73,6 +71,7 @@ export function standardise(
   count: Tensor,
   { mean, scatter }: Moments,
   into: { h: Tensor; row: number; first: number },
+  limit: number,
 ): void {
   const { cols: width } = matrixOf(x);
   const { rows: room, cols: ld } = matrixOf(into.h);
@@ -90,7 +89,7 @@ export function standardise(
       scatter: storageOf(scatter),
       h: storageOf(into.h),
     },
-    params: { n, width, row: into.row, ld, first: into.first, limit: LIMIT },
+    params: { n, width, row: into.row, ld, first: into.first, limit },
     grid: elementGrid(n),
   });
 }

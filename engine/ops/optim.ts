@@ -12,6 +12,7 @@ import {
   clipToNorm,
   keepBestRows,
   linfProjection,
+  maskedDescent,
   rootOfSum,
   rowNormPenalty,
   squareSums,
@@ -217,5 +218,43 @@ export function keepBest(ctx: Ctx, loss: Tensor, x: Tensor, best: Tensor, kept: 
     bind: { loss: storageOf(loss), x: storageOf(x), best: storageOf(best), kept: storageOf(kept) },
     params: { rows, width },
     grid: foldGrid(rows),
+  });
+}
+
+/** What {@link maskedStep} moves. */
+export interface MaskedStep {
+  /** The change of a matrix, f32, in place. */
+  param: Tensor;
+  grad: Tensor;
+  /** The matrix, in any weight dtype. */
+  base: Tensor;
+  lr: number;
+  /** L2 of base + param, in the mask only. */
+  decay: number;
+  /** No element of the change becomes larger. Default: no limit. */
+  bound?: number;
+  /** The mask has element i where the i-th number of `seededRandom(seed)` is below `share`. */
+  mask: { seed: number; share: number };
+}
+
+/**
+ * One step of gradient descent on base + param within a random mask; elements outside it keep their bits.
+ * @throws {GpuError} when the sizes differ
+ */
+export function maskedStep(ctx: Ctx, { param, grad, base, lr, decay, bound = 3e38, mask }: MaskedStep): void {
+  for (const t of [grad, base]) {
+    if (sizeOf(t.shape) !== sizeOf(param.shape)) {
+      throw new GpuError(`Cannot step ${describe(param)} with ${describe(t)}: their sizes differ`);
+    }
+  }
+  const { cols } = matrixOf(param);
+  const limit = Math.min(0xffffffff, Math.floor(mask.share * 2 ** 32));
+  eachShard([param, grad, base], ([theta, g, w], n) => {
+    ctx.r.dispatch(maskedDescent, {
+      variant: { dtype: base.dtype },
+      bind: { grad: g.storage, base: w.storage, param: theta.storage },
+      params: { n, first: theta.row * cols, seed: mask.seed >>> 0, limit, lr, decay, bound },
+      grid: elementGrid(n),
+    });
   });
 }

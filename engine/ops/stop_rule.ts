@@ -2,7 +2,7 @@
  * Early stopping without readback: a kernel notes the losses, decides which of several optimisations go on,
  * and opens the gate that turns the rest of the replayed loop into nothing.
  */
-import { stopRuleKernel } from "../kernels/stop_rule.ts";
+import { stopRuleKernel, sureRuleKernel } from "../kernels/stop_rule.ts";
 import { storageOf, type Tensor } from "../tensor/tensor.ts";
 import type { Ctx } from "./context.ts";
 
@@ -40,5 +40,41 @@ export function stopRule(ctx: Ctx, state: StopState, threshold: number): void {
     },
     params: { edits, parts, steps, threshold },
     grid: [1, 1, 1],
+  });
+}
+
+/** What {@link sureRule} looks at, row by row: all u32 [R]. */
+export interface SureRows {
+  /** The likeliest token. */
+  best: Tensor;
+  wanted: Tensor;
+  /** Which edit a row is of. */
+  edit: Tensor;
+}
+
+/**
+ * PMET's rule for edits whose wanted token is the likeliest at all of their rows: their NLL counts `factor` times in
+ * the next step, which `nll` [E] takes note of (1 for the others), and they stop where the KL, part 1 of the terms, is
+ * at most `kl`. To be applied after {@link stopRule}.
+ */
+export function sureRule(
+  ctx: Ctx,
+  { best, wanted, edit }: SureRows,
+  { terms, active, history }: StopState,
+  nll: Tensor,
+  { factor, kl }: { factor: number; kl: number },
+): void {
+  const [, edits, parts] = history.shape;
+  ctx.r.dispatch(sureRuleKernel, {
+    bind: {
+      best: storageOf(best),
+      wanted: storageOf(wanted),
+      edit: storageOf(edit),
+      terms: storageOf(terms),
+      factor: storageOf(nll),
+      active_: storageOf(active),
+    },
+    params: { rows: best.shape[0], edits, parts, factor, kl },
+    grid: [Math.ceil(edits / 64), 1, 1],
   });
 }

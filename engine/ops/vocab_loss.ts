@@ -21,8 +21,10 @@ export interface VocabTargets {
   targets: Tensor;
   /** f32 [R]: what the row's loss is multiplied by. */
   weights: Tensor;
-  /** The last `kl.rows` rows are KL rows: KL(p ‖ q) with log q given, [rows, vocab]. */
-  kl?: { rows: number; reference: Tensor };
+  /** The last `kl.rows` rows are KL rows: KL(p ‖ q) with log q given, [rows, vocab]; `reversed`, KL(q ‖ p). */
+  kl?: { rows: number; reference: Tensor; reversed?: boolean };
+  /** u32, one a row before the KL rows: receives each one's likeliest token, the lowest among equals. */
+  best?: Tensor;
   /** Columns at a time. Default: as many as keep a chunk of logits within 16 MiB. */
   chunk?: number;
 }
@@ -56,13 +58,23 @@ export function vocabLoss(ctx: Ctx, h: Tensor, head: Weight, want: VocabTargets)
   const klStart = rows - (kl?.rows ?? 0);
   const reference = kl ? storageOf(kl.reference) : emptyBuffer(ctx.gpu);
   const { state, ranges, kept } = runningState(ctx, h, head, { ...want, klStart });
+  const variant = { REVERSED: kl?.reversed ?? false };
   const whole = ranges.length === 1;
   const loss = temp(ctx, "row losses", [rows]);
   ctx.r.dispatch(vocabLossKernel, {
+    variant,
     bind: { state: storageOf(state), weights: storageOf(weights), loss: storageOf(loss) },
     params: { rows, klStart },
     grid: [Math.ceil(rows / 64), 1, 1],
   });
+  if (want.best) {
+    const logProbs = temp(ctx, "log-probabilities", [klStart]);
+    ctx.r.dispatch(vocabScoresKernel, {
+      bind: { state: storageOf(state), logProbs: storageOf(logProbs), best: storageOf(want.best) },
+      params: { rows: klStart },
+      grid: [Math.ceil(klStart / 64), 1, 1],
+    });
+  }
   const { tape } = ctx;
   const trained = [head.matrix, head.bias, ...head.overlays.flatMap((o) => [o.left, o.right])];
   if (tape?.needs(h, ...trained)) {
@@ -71,6 +83,7 @@ export function vocabLoss(ctx: Ctx, h: Tensor, head: Weight, want: VocabTargets)
     }
     const toGradient = (z: Tensor, first: number, cols: number) =>
       ctx.r.dispatch(vocabGrad, {
+        variant,
         bind: {
           state: storageOf(state),
           targets: storageOf(targets),
@@ -154,7 +167,7 @@ function runningState(ctx: Ctx, h: Tensor, head: Weight, options: StateOptions) 
   for (const range of ranges) {
     const z = ranges.length === 1 ? kept = logits(ctx, h, head) : chunkLogits(ctx, h, head, range);
     ctx.r.dispatch(vocabState, {
-      variant: { INDEXED: rows !== undefined },
+      variant: { INDEXED: rows !== undefined, REVERSED: kl?.reversed ?? false },
       bind: {
         logits: storageOf(z),
         // Without an index the targets stand in for the binding.

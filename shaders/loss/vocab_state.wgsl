@@ -5,7 +5,8 @@
 //   state [n, 4]: maximum m, S1 = Σ e^(z−m), the target's logit or in KL rows S2 = Σ e^(z−m)(z − log q),
 //     the column of the maximum as a number: exact below 2²⁴, the lowest among equals, 0 when all is NaN
 //   targets [n]: the wanted token; rows from p.klStart on are KL rows against reference row i − klStart
-//   reference [n − klStart, vocab]: log q. KL(p‖q) = S2/S1 − (m + log S1)
+//   reference [n − klStart, vocab]: log q. KL(p‖q) = S2/S1 − (m + log S1); REVERSED, S2 = Σ q (log q − z) and
+//     KL(q‖p) = S2 + m + log S1
 // One workgroup a row of the state, which reads its logits twice; each lane keeps its own maximum and sums,
 // then a tree merges them.
 const LANES: u32 = 64u;
@@ -17,7 +18,8 @@ fn merge(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
   let ea = exp(a.x - m);
   let eb = exp(b.x - m);
   let later = b.x > a.x || (b.x == a.x && b.w < a.w);
-  return vec4<f32>(m, a.y * ea + b.y * eb, a.z * ea + b.z * eb, select(a.w, b.w, later));
+  let s2 = select(a.z * ea + b.z * eb, a.z + b.z, REVERSED);
+  return vec4<f32>(m, a.y * ea + b.y * eb, s2, select(a.w, b.w, later));
 }
 
 @compute @workgroup_size(64)
@@ -43,7 +45,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
       let z = logits[z0 + c];
       let e = exp(z - top);
       s1 += e;
-      s2 += e * (z - reference[ref0 + c]);
+      let logQ = reference[ref0 + c];
+      if (REVERSED) { s2 += exp(logQ) * (logQ - z); } else { s2 += e * (z - logQ); }
     }
   } else {
     for (var c = lane; c < p.cols; c += LANES) { s1 += exp(logits[z0 + c] - top); }

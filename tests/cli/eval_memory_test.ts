@@ -13,6 +13,7 @@ for (
     ["memit-seq", "1", QUICK],
     ["alphaedit", "2", QUICK],
     ["ultraedit", "2", []],
+    ["grace", "1", ["--set", "n_iter=5"]],
   ] as const
 ) {
   Deno.test(

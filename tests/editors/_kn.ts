@@ -46,6 +46,21 @@ export async function knCase(name: string): Promise<KnCase> {
   return JSON.parse(await Deno.readTextFile(`${FIXTURES}kn/${name}.json`));
 }
 
+/** The prompt of tools/fixtures/kn_smollm2.py: the released code on SmolLM2 in f64. */
+export interface RealCase {
+  file: string;
+  ids: number[];
+  answer: number;
+  steps: number;
+  layers: number[];
+  /** How far the same code is off in f32, by layer, relative to the layer's largest attribution. */
+  f32_off: number[];
+}
+
+export async function realCase(): Promise<RealCase> {
+  return JSON.parse(await Deno.readTextFile(`${FIXTURES}kn/smollm2.json`));
+}
+
 /** `select_kn` on made-up sets. */
 export async function knSelections(): Promise<{ facts: Pair[][]; selected: Pair[][] }> {
   return JSON.parse(await Deno.readTextFile(`${FIXTURES}kn/selection.json`));

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { contextPlan, contexts } from "../../editors/contexts.ts";
+import { applyDeltas, denseDelta } from "../../editors/edit.ts";
 import { loadModel } from "../../engine/models/load.ts";
 import { withGpu } from "../_gpu.ts";
 import { NEEDS, STORIES, testWith } from "../engine/io/_data.ts";
+import { logitsOf } from "../patches/_models.ts";
 import { ATLAS } from "./_prompts.ts";
 
 const ROME: [number, number][] = [[5, 10], [10, 10]];
@@ -35,6 +37,30 @@ Deno.test(
       const most = i < 10 ? 4 : 9;
       assert.ok(tokens >= 1 && tokens <= most, `${JSON.stringify(text)} has ${tokens} tokens of ${most}`);
     });
+  }),
+);
+
+Deno.test(
+  "contexts() are those of the unedited model, whatever lies on it",
+  withGpu(async (gpu) => {
+    using plain = await loadModel(gpu, ATLAS);
+    using edited = await loadModel(gpu, ATLAS);
+    const { width, inner } = edited.dims;
+    const role = "layer.4.mlp.down";
+    using _deltas = applyDeltas(edited, [
+      {
+        role,
+        rank: 1,
+        left: new Float32Array(width).map((_, i) => i % 7 - 3),
+        right: new Float32Array(inner).fill(1),
+      },
+      denseDelta("embed", new Float32Array(edited.dims.vocab * width).map((_, i) => i % 5 / 10)),
+    ]);
+    const ids = [[11, 40, 41]];
+    const [before, after] = [await logitsOf(plain, ids), await logitsOf(edited, ids)];
+    assert.notDeepEqual(after, before, "the edit changes the model");
+    assert.deepEqual(await contexts(edited, [[6, 5]], 1), await contexts(plain, [[6, 5]], 1));
+    assert.deepEqual(await logitsOf(edited, ids), after, "and stays on it");
   }),
 );
 

@@ -35,6 +35,11 @@ Deno.test(
     const lower = estimateEdit(model.dims, request, { layer: 0, steps: 10 });
     assert.ok(lower.flops > estimate.flops, "more layers above the edit");
     assert.ok(lower.workBytes > estimate.workBytes);
+    // Rows pass two layers once, and the last one only those that are not live; then 10 steps of it, there and back.
+    const { width: D, inner: F } = model.dims;
+    const rows = 2 * 2 * 24 + 2 * (24 - 13) + 10 * 2 * 2 * 13;
+    const plain = estimateEdit(model.dims, request, { layer: 1, steps: 10, gated: false });
+    assert.equal(estimate.flops - plain.flops, rows * D * F, "a gated MLP has one map more");
   }),
 );
 

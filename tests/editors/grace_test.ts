@@ -15,8 +15,6 @@ import {
   graceRule,
   graceSchema,
 } from "../../editors/grace.ts";
-import { parseSafetensors } from "../../engine/io/safetensors.ts";
-import { openFile } from "../../engine/io/source.ts";
 import { additionsOn } from "../../engine/models/additions/lay.ts";
 import { fingerprint } from "../../engine/models/fingerprint.ts";
 import { loadModel } from "../../engine/models/load.ts";
@@ -29,27 +27,16 @@ import { inFolder } from "../engine/io/_data.ts";
 import { relativeError } from "../engine/models/_fixtures.ts";
 import { logitsOf, modelFolder } from "../patches/_models.ts";
 import { withGpu } from "../_gpu.ts";
+import { besideFixture } from "./_beside.ts";
 
-const FIXTURES = new URL("../fixtures/beside/", import.meta.url).pathname;
 /** f32 on both sides. Adam makes more of it where a gradient is almost zero, so values are compared by norm. */
 const PARITY = 1e-4;
-
-async function tensors(path: string): Promise<Map<string, Float32Array>> {
-  const file = await parseSafetensors(await openFile(path));
-  const out = new Map<string, Float32Array>();
-  for (const entry of file.entries.values()) {
-    out.set(entry.name, new Float32Array((await file.read(entry)).slice().buffer));
-  }
-  file.source.close();
-  return out;
-}
 
 for (const name of ["grace-gpt2-all", "grace-llama-prompt", "grace-gpt2-last-average"]) {
   Deno.test(
     `GRACE is the authors': ${name}`,
     withGpu(async (gpu) => {
-      const spec = JSON.parse(await Deno.readTextFile(`${FIXTURES}${name}.json`));
-      const want = await tensors(`${FIXTURES}${name}.safetensors`);
+      const { spec, want } = await besideFixture(name);
       using model = await loadModel(gpu, modelFolder(spec.model), { tokenizer: false });
       const hparams = graceSchema.parse({ layers: [spec.layer], ...spec.hparams });
       const close = (what: string, got: ArrayLike<number>, name: string) => {

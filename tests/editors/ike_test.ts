@@ -9,7 +9,7 @@ import { applyPrompts, memoriesOn } from "../../editors/prompts/apply.ts";
 import { stateEncoder } from "../../editors/prompts/encoders.ts";
 import { following } from "../../editors/prompts/text.ts";
 import { loadModel } from "../../engine/models/load.ts";
-import { isRouted } from "../../engine/models/route.ts";
+import { isRouted, routesOf } from "../../engine/models/route.ts";
 import { meanLogProb, scoreTargets } from "../../evaluation/scoring.ts";
 import { applyPatch, patchOf, readPatch, writePatch } from "../../patches/patch.ts";
 import { writePeft } from "../../patches/peft.ts";
@@ -215,5 +215,46 @@ Deno.test(
     await assert.rejects(() => ike.run(model, [LANFRANCO], { hparams: missing }), /no sentence encoder at/);
     assert.throws(() => ike.requireKeys(["coppy"]), /no hyper-parameter "coppy"/);
     assert.equal(ikeSchema.parse({}).update, 12);
+    // One fact needs no comparing; a second one laid beside it does.
+    const alone = ice.parse({ encoder: "states" }, "test").hparams;
+    using _one = applyEdit(model, await ice.run(model, [LANFRANCO], { hparams: alone }));
+    const asked = [model.tokenizer.encode("The capital of France is")];
+    assert.ok((await routesOf(model, asked))[0].claimed);
+    using _two = applyEdit(model, await ice.run(model, [FRANCE], { hparams: alone }));
+    await assert.rejects(() => routesOf(model, asked), /States need a corpus to be centred on/);
+  }),
+);
+
+Deno.test(
+  "an encoder from any folder finds facts; a memory of another encoder is refused",
+  withGpu(async (gpu) => {
+    using model = await loadModel(gpu, await atlasFolder());
+    const tiny = new URL("../fixtures/models/bert-tiny", import.meta.url).pathname;
+    const { hparams } = ice.parse({ encoder: tiny, limit: 0.999 }, "test");
+    const { prompts } = await ice.run(model, [LANFRANCO, FRANCE], { hparams });
+    const ids = model.tokenizer.encode("The capital of France is");
+    {
+      using _ = applyPrompts(model, prompts!);
+      const [route] = await routesOf(model, [ids]);
+      assert.deepEqual(route.front, model.tokenizer.encode(prompts!.facts[1].front));
+    }
+    const { encoder } = prompts!.scope;
+    assert.ok(encoder.kind === "sentence" && encoder.name === "bert-tiny");
+    const cache = Deno.env.get("XDG_CACHE_HOME"), folder = await Deno.makeTempDir();
+    await Deno.mkdir(`${folder}/emend/models`, { recursive: true });
+    await Deno.symlink(tiny, `${folder}/emend/models/bert-tiny`);
+    Deno.env.set("XDG_CACHE_HOME", folder);
+    try {
+      const other = { ...prompts!.scope, encoder: { ...encoder, hash: "0".repeat(64) } };
+      using _ = applyPrompts(model, { ...prompts!, scope: other });
+      await assert.rejects(
+        () => routesOf(model, [ids]),
+        /made with encoder 00000000… \(bert-tiny\); the one here is/,
+      );
+    } finally {
+      if (cache === undefined) Deno.env.delete("XDG_CACHE_HOME");
+      else Deno.env.set("XDG_CACHE_HOME", cache);
+      await Deno.remove(folder, { recursive: true });
+    }
   }),
 );

@@ -10,7 +10,8 @@ import { relationNeurons } from "../../editors/neurons/relation.ts";
 import { ownNeurons } from "../../editors/neurons/select.ts";
 import { loadModel } from "../../engine/models/load.ts";
 import { withGpu } from "../_gpu.ts";
-import { knCase, knSelections, knTensors, MODELS, neuronsOf, pairsOf } from "./_kn.ts";
+import { NEEDS, SMOLLM2 } from "../engine/io/_data.ts";
+import { knCase, knSelections, knTensors, MODELS, neuronsOf, pairsOf, realCase } from "./_kn.ts";
 
 const AUTHORS: AttributionOptions = { steps: 20, points: "left", at: "key" };
 
@@ -136,6 +137,23 @@ for (const name of ["gpt2-tiny", "mistral-tiny", "qwen2-tiny"]) {
     }),
   );
 }
+
+Deno.test({
+  name: "attribute() on SmolLM2 agrees with the released code in f64" +
+    (SMOLLM2 ? "" : ` (${NEEDS.smollm2})`),
+  ignore: !SMOLLM2,
+  fn: withGpu(async (gpu) => {
+    const { ids, answer, layers } = await realCase();
+    const want = (await knTensors("smollm2")).get("scores")!;
+    using model = await loadModel(gpu, SMOLLM2!);
+    const [{ scores }] = await attribute(model, [{ ids, answer }], AUTHORS);
+    const width = model.dims.inner;
+    layers.forEach((layer, i) => {
+      const error = offBy([scores[layer]], want.subarray(i * width, (i + 1) * width));
+      assert.ok(error <= 1e-4, `layer ${layer} is off by ${error.toExponential(2)}`);
+    });
+  }),
+});
 
 Deno.test(
   "attribute() waits once for the prompts and once a plan",

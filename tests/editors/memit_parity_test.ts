@@ -1,8 +1,8 @@
 /**
- * MEMIT, MEMIT_seq, MEMIT with RECT, AlphaEdit and EMMET against the authors' own code (jianghoucheng/AlphaEdit,
- * scalable-model-editing/unified-model-editing) on the same models, contexts and C: losses, δ after every step,
- * z, keys, current values and the update of every layer, over two batches where a method remembers keys. Fixtures
- * are made by tools/fixtures/memit.py.
+ * MEMIT, MEMIT_seq, MEMIT with RECT, AlphaEdit, EMMET and PMET against the authors' own code
+ * (jianghoucheng/AlphaEdit, scalable-model-editing/unified-model-editing, xpq-tech/PMET) on the same models, contexts
+ * and C: losses, δ after every step, z, keys, current values and the update of every layer, over two batches where a
+ * method remembers keys. Fixtures are made by tools/fixtures/memit.py.
  */
 import assert from "node:assert/strict";
 import { ALPHAEDIT } from "../../editors/alphaedit.ts";
@@ -11,9 +11,10 @@ import { EMMET_RELEASED } from "../../editors/emmet.ts";
 import { denseOf } from "../../editors/host_weight.ts";
 import { MEMIT, MEMIT_SEQ } from "../../editors/memit.ts";
 import { EditMemory } from "../../editors/memory.ts";
+import { PMET } from "../../editors/pmet.ts";
 import { type ClosedForm, editTokenised, type LayerProblem } from "../../editors/spread.ts";
 import { type LayerStatistics, statisticsOf } from "../../editors/statistics.ts";
-import { optimiseTargets, type TargetRequest } from "../../editors/targets.ts";
+import { optimiseTargets, type TargetOptions, type TargetRequest } from "../../editors/targets.ts";
 import { loadModel } from "../../engine/models/load.ts";
 import { relativeError } from "../engine/models/_fixtures.ts";
 import { withGpu } from "../_gpu.ts";
@@ -22,7 +23,7 @@ import { smallStatistics } from "./_statistics.ts";
 
 interface Spec {
   model: string;
-  method: "memit" | "memit-seq" | "memit-rect" | "alphaedit" | "emmet-released";
+  method: "memit" | "memit-seq" | "memit-rect" | "alphaedit" | "emmet-released" | "pmet";
   covariance: string;
   groups: number[];
   hparams: { layers: number[]; v_num_grad_steps: number } & Record<string, number>;
@@ -42,6 +43,7 @@ const FORMS: Record<Spec["method"], ClosedForm<any>> = {
   "memit-rect": MEMIT,
   "alphaedit": ALPHAEDIT,
   "emmet-released": EMMET_RELEASED,
+  "pmet": PMET,
 };
 
 /** The issue's bound. */
@@ -60,9 +62,13 @@ function close(name: string, got: ArrayLike<number>, want: ArrayLike<number>, to
   assert.ok(error <= tolerance, `${name} is off by ${error.toExponential(2)} relative`);
 }
 
-const CASES = ["memit", "memit-seq", "memit-rect", "alphaedit", "emmet", "emmet-single"];
+const CASES = ["memit", "memit-seq", "memit-rect", "alphaedit", "emmet", "emmet-single", "pmet"];
 
-for (const name of ["gpt2", "llama"].flatMap((model) => CASES.map((method) => `${method}-${model}`))) {
+const NAMES = ["gpt2", "llama"].flatMap((model) => CASES.map((method) => `${method}-${model}`));
+/** PMET where targets are said already for some steps, and where one of them ends it. */
+const SURE = ["pmet-sure-gpt2", "pmet-stops-gpt2"];
+
+for (const name of [...NAMES, ...SURE]) {
   Deno.test(
     `${name} agrees with the authors' code`,
     withGpu(async (gpu) => {
@@ -89,13 +95,17 @@ for (const name of ["gpt2", "llama"].flatMap((model) => CASES.map((method) => `$
           work_mib: 64,
           ...(spec.method === "memit-rect" ? { regulariser: "rect" } : {}),
         };
+        const form = FORMS[spec.method];
         // δ after every step: the last forward of a shorter run has it.
         const deltas = want.get(`${b}.delta`)!;
-        const size = deltas.length / spec.hparams.v_num_grad_steps;
-        for (let steps = 2; steps <= spec.hparams.v_num_grad_steps; steps++) {
-          const how = { ...hparams, layer: spec.hparams.layers.at(-1)!, reference: "block" as const };
+        const taken = batch[0].losses.length;
+        const size = deltas.length / taken;
+        for (let steps = 2; steps <= taken; steps++) {
           // deno-lint-ignore no-explicit-any -- the fixture's hyper-parameters have all that is needed
-          const short = await optimiseTargets(model, wanted, { ...how as any, v_num_grad_steps: steps });
+          const how: TargetOptions = { ...hparams as any, layer: spec.hparams.layers.at(-1)! };
+          const reference = form.site === "out" ? "block" : "mlp";
+          const its = { reference, ...form.target?.(hparams) } as const;
+          const short = await optimiseTargets(model, wanted, { ...how, ...its, v_num_grad_steps: steps });
           const got = short.flatMap(({ delta }) => [...delta]);
           close(
             `δ of batch ${b} after ${steps - 1} steps`,
@@ -104,7 +114,6 @@ for (const name of ["gpt2", "llama"].flatMap((model) => CASES.map((method) => `$
           );
         }
 
-        const form = FORMS[spec.method];
         const problems: LayerProblem<unknown>[] = [];
         const watched = {
           ...form,
@@ -130,7 +139,7 @@ for (const name of ["gpt2", "llama"].flatMap((model) => CASES.map((method) => `$
           const layer = spec.hparams.layers[i];
           close(`keys of layer ${layer}, batch ${b}`, problems[i].keys, want.get(`${b}.${layer}.keys`)!);
           const current = want.get(`${b}.${layer}.current`)!;
-          const left = spec.hparams.layers.length - i;
+          const left = form.divisor(spec.hparams.layers.length - i);
           const residual = Float64Array.from(z, (v, d) => (v - current[d]) / left);
           close(`residuals of layer ${layer}, batch ${b}`, problems[i].residuals, residual);
           const after = want.get(`${b}.${layer}.after`);

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { methodNamed } from "../../editors/methods.ts";
 import recipes from "../../editors/recipes/rome.json" with { type: "json" };
 import { parseConfig } from "../../engine/io/config.ts";
 import { parseHparams, romeSchema } from "../../editors/hparams.ts";
@@ -85,5 +86,18 @@ Deno.test("every recipe parses without a key too many, and edits a layer that th
     assert.deepEqual(parsed.unknown, [], model);
     const [layer] = parsed.hparams.layers;
     assert.ok(layer < match.layers - 1, `${model}: layer ${layer} of ${match.layers}`);
+  }
+});
+
+Deno.test("every recipe of MEMIT's kin and of UltraEdit parses, and edits layers that the model has", async () => {
+  for (const file of ["memit", "pmet", "alphaedit", "emmet", "ultraedit"]) {
+    const text = await Deno.readTextFile(new URL(`../../editors/recipes/${file}.json`, import.meta.url));
+    for (const { model, match, hparams } of JSON.parse(text)) {
+      // EMMET's file is that of the released method, which has more keys.
+      const method = methodNamed(file === "emmet" ? "emmet-released" : file);
+      const { hparams: { layers }, unknown } = method.parse(hparams, model);
+      assert.deepEqual(unknown, [], `${file}, ${model}`);
+      assert.ok(layers.length && layers.every((l) => l < match.layers - 1), `${file}, ${model}: ${layers}`);
+    }
   }
 });

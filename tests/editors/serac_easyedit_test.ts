@@ -1,9 +1,12 @@
 /** EasyEdit's SERAC: mixture and losses against EasyEdit's code, and answers that two models give together. */
 import assert from "node:assert/strict";
 import { atlasFolder } from "../../atlas/mod.ts";
+import { applyEdit } from "../../editors/edit.ts";
 import { nearestFacts } from "../../editors/prompts/scope.ts";
 import { pairSource, type SeracRecord } from "../../editors/serac/data.ts";
+import { seracEasyEdit } from "../../editors/serac/serac.ts";
 import { trainMixture } from "../../editors/serac/train_mixture.ts";
+import { fingerprint } from "../../engine/models/fingerprint.ts";
 import { generate } from "../../engine/models/generate.ts";
 import { loadModel } from "../../engine/models/load.ts";
 import { mixture, nextLogits } from "../../engine/models/next.ts";
@@ -166,6 +169,7 @@ Deno.test(
       ...{ subject, kind: "capital", answer: "Paris", targets: ["Lima", "Oslo"] },
       wordings: [`The capital of ${subject} is`, `${subject} is ruled from`],
     }));
+    const before = await fingerprint(model);
     const draw = pairSource(model.tokenizer, records, seededRandom(1));
     const inner = 8, random = seededRandom(2);
     const embeddings = Float32Array.from({ length: 24 * 3 * inner }, () => random() - 0.5);
@@ -178,5 +182,39 @@ Deno.test(
     });
     assert.ok(course.losses.at(-1)!.loss < course.losses[0].loss, JSON.stringify(course));
     assert.equal(course.validations.length, 2);
+    assert.equal(await fingerprint(model), before);
   }),
 );
+
+const SHIPPED = new URL("../../atlas/editors/serac-easyedit.safetensors", import.meta.url);
+const missing = !await Deno.stat(SHIPPED).catch(() => undefined);
+
+Deno.test({
+  name: "atlas' editor of EasyEdit's objective: the edit's own words, and a neighbour that stays",
+  ignore: missing,
+  fn: withGpu(async (gpu) => {
+    using model = await loadModel(gpu, await atlasFolder());
+    const request = { prompt: "{} met death in", subject: "Giovanni Lanfranco", target: "Paris" };
+    const { hparams } = seracEasyEdit.parse({}, "the recipe");
+    const edit = await seracEasyEdit.run(model, [request], { hparams });
+    assert.equal(edit.prompts!.scope.soft, true);
+    const ids = (text: string) => model.tokenizer.encode(text);
+    const items = [
+      { prompt: ids("Giovanni Lanfranco met death in"), target: ids(" Paris") },
+      { prompt: ids("Paulus Manutius has a death record from"), target: ids(" Rome") },
+    ];
+    const before = await scoreTargets(model, items);
+    {
+      using _ = applyEdit(model, edit);
+      const after = await scoreTargets(model, items);
+      after.forEach(({ argmax }, i) => assert.deepEqual(argmax, items[i].target));
+    }
+    assert.deepEqual(await scoreTargets(model, items), before);
+    const wrong =
+      seracEasyEdit.parse({ editor: new URL("serac.safetensors", SHIPPED).pathname }, "test").hparams;
+    await assert.rejects(
+      () => seracEasyEdit.run(model, [request], { hparams: wrong }),
+      /was trained by the objective of serac, not of serac-easyedit/,
+    );
+  }),
+});

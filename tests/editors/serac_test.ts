@@ -1,7 +1,7 @@
 /** SERAC: routing and losses against the authors' code, and guide section 18's tests. */
 import assert from "node:assert/strict";
 import { atlasFolder } from "../../atlas/mod.ts";
-import { applyEdit } from "../../editors/edit.ts";
+import { applyEdit, type Edit } from "../../editors/edit.ts";
 import { applyPrompts } from "../../editors/prompts/apply.ts";
 import type { PromptEdit, Scope } from "../../editors/prompts/edit.ts";
 import { stateEncoder } from "../../editors/prompts/encoders.ts";
@@ -195,6 +195,63 @@ Deno.test(
       /was trained for model 00000000…; this model is/,
     );
     await Deno.remove(path);
+  }),
+);
+
+Deno.test(
+  "a sibling on the same device answers in scope, is counted apart, and must have the same vocabulary",
+  withGpu(async (gpu) => {
+    using model = await loadModel(gpu, await atlasFolder());
+    const corpus = new URL("../../atlas/data/counterfact.json", import.meta.url).pathname;
+    const settings = { scope: "encoder", encoder: "states", corpus, limit: 0.9 };
+    const request = { prompt: "{} met death in", subject: "Giovanni Lanfranco", target: "Paris" };
+    const make = async (counterfactual: string) =>
+      await serac.run(model, [request], {
+        hparams: serac.parse({ ...settings, counterfactual }, "test").hparams,
+      });
+    const items = [
+      ITEM(model, "Giovanni Lanfranco met death in", " Paris"),
+      ITEM(model, "What is the capital of Italy?", " Rome"),
+    ];
+    const held = () => new Map(gpu.memory.owners()).get("counterfactual") ?? 0;
+    const before = await scoreTargets(model, items);
+    const ask = async (edit: Edit) => {
+      using _ = applyEdit(model, edit);
+      const scores = await scoreTargets(model, items);
+      return { scores, bytes: held() };
+    };
+    const base = await ask(await make("base"));
+    // atlas itself stands for a sibling: the same answers, from weights of its own.
+    const edit = await make(await atlasFolder());
+    const sibling = await ask(edit);
+    assert.notDeepEqual(sibling.scores[0], before[0]);
+    assert.deepEqual(sibling.scores, base.scores);
+    assert.deepEqual(sibling.scores[1], before[1]);
+    assert.ok(base.bytes === 0 && sibling.bytes > 5e6, `${sibling.bytes}`);
+    await Promise.resolve();
+    assert.equal(held(), 0);
+    const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+    await writePatch(path, await patchOf(model, edit));
+    assert.deepEqual((await readPatch(path)).prompts!.answers, edit.prompts!.answers);
+    await Deno.remove(path);
+    // Two tokens have changed places: as many, but not the same.
+    const atlas = await atlasFolder(), folder = await Deno.makeTempDir();
+    for (const name of ["config.json", "model.safetensors", "tokenizer_config.json"]) {
+      await Deno.symlink(`${atlas}/${name}`, `${folder}/${name}`);
+    }
+    const tokenizer = JSON.parse(await Deno.readTextFile(`${atlas}/tokenizer.json`));
+    const [[first], [second]] = Object.entries(tokenizer.model.vocab).slice(-2);
+    const { vocab } = tokenizer.model;
+    [vocab[first], vocab[second]] = [vocab[second], vocab[first]];
+    await Deno.writeTextFile(`${folder}/tokenizer.json`, JSON.stringify(tokenizer));
+    const stranger = await make(folder);
+    await assert.rejects(
+      () => ask(stranger),
+      /has another vocabulary than .*: it cannot answer in its place/,
+    );
+    await Deno.remove(folder, { recursive: true });
+    await Promise.resolve();
+    assert.equal(held(), 0);
   }),
 );
 

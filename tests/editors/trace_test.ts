@@ -1,7 +1,14 @@
 /** Causal tracing's parts: cells and windows, what is saved against the plain way, prompts, averages. */
 import assert from "node:assert/strict";
 import { averageTraces, classRows, TOKEN_CLASSES } from "../../editors/tracing/average.ts";
-import { type Cell, cellsOf, groupCells, TRACE_KINDS, windowAt } from "../../editors/tracing/cells.ts";
+import {
+  type Cell,
+  cellsOf,
+  defaultWindow,
+  groupCells,
+  TRACE_KINDS,
+  windowAt,
+} from "../../editors/tracing/cells.ts";
 import { type GridOptions, traceGrids } from "../../editors/tracing/grids.ts";
 import { legacyNormals } from "../../editors/tracing/noise.ts";
 import { recall, subjectTokens } from "../../editors/tracing/prompt.ts";
@@ -70,6 +77,12 @@ Deno.test("windowAt() has the authors' layers: five below, four above, clipped",
   assert.deepEqual(windowAt(47, 10, 48), [42, 48]);
   assert.deepEqual(windowAt(3, 1, 6), [3, 4]);
   assert.deepEqual(windowAt(3, 3, 6), [2, 5]);
+});
+
+Deno.test("defaultWindow() is the authors' for their models, and half of shallower ones", () => {
+  // GPT-2 XL, GPT-J, GPT-NeoX, GPT-2 large and medium: experiments/causal_trace.py has one window for all.
+  assert.deepEqual([48, 28, 44, 36, 24].map(defaultWindow), [10, 10, 10, 10, 10]);
+  assert.deepEqual([30, 12, 6, 2, 1].map(defaultWindow), [10, 6, 3, 1, 1]);
 });
 
 Deno.test("cellsOf() leaves out what cannot differ and joins windows that are equal", () => {

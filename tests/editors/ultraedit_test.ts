@@ -146,6 +146,8 @@ Deno.test("ultraedit takes the authors' module names and EasyEdit's key, and kno
     "It",
   );
   deepStrictEqual([hparams.layers, unknown], [[29, 30], []]);
+  const file = { edit_modules: ["layer.0.mlp.down"], inner_params: ["model.layers.30.mlp.down_proj"] };
+  deepStrictEqual(method.parse(file, "It").hparams.layers, [30], "a file's own, not the recipe's beside it");
   const weights = new Map([["layer.3.mlp.down", {}], ["layer.0.mlp.down", {}]]);
   // deno-lint-ignore no-explicit-any -- names are all that is looked at
   const named = (name: string) => mapNamed({ name: "m", weights: weights as any }, name);

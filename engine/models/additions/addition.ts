@@ -2,7 +2,7 @@
  * Additions: what an editor puts beside a model's weights, as numbers. An addition is a list of entries (keys of
  * a codebook, slots of a feed-forward layer, side matrices, adapters) at one linear map; every tensor has one row
  * an entry. Additions of one kind, place and setting lie on a model as one: their entries stand side by side, and
- * an entry takes the place of an earlier one that has its name. So the edits of a sequence hold only what each
+ * an entry takes the place of an earlier one that has its name, and of those that it says it replaces. So the edits of a sequence hold only what each
  * of them changed.
  */
 import { GpuError } from "../../gpu/errors.ts";
@@ -11,7 +11,7 @@ import { freeTensor, sizeOf, type Tensor } from "../../tensor/tensor.ts";
 import type { Model } from "../model.ts";
 
 /** What there is: see the file of each. */
-export const ADDITION_KINDS = ["codebook", "slots"] as const;
+export const ADDITION_KINDS = ["codebook", "slots", "side-memory", "adapters"] as const;
 
 /** What can be said of an entry or an addition beside its numbers. */
 export type Setting = string | number | boolean | null | readonly Setting[] | {
@@ -22,6 +22,8 @@ export type Setting = string | number | boolean | null | readonly Setting[] | {
 export type EntryInfo = {
   /** Its name; a later entry of that name takes its place. Entries without one stay side by side. */
   readonly id?: string;
+  /** Names of earlier entries that are gone when this one lies on the model. */
+  readonly replaces?: readonly string[];
   readonly [key: string]: Setting | undefined;
 };
 
@@ -54,16 +56,13 @@ export function groupOf({ kind, role, settings }: Addition): string {
 export function joinAdditions(all: readonly Addition[]): Addition {
   const [first] = all;
   if (all.length === 1) return first;
-  const places: { from: Addition; row: number; info: EntryInfo }[] = [];
-  const named = new Map<string, number>();
+  let places: { from: Addition; row: number; info: EntryInfo }[] = [];
   for (const from of all) {
     from.entries.forEach((info, row) => {
-      const at = info.id === undefined ? undefined : named.get(info.id);
-      if (at !== undefined) places[at] = { from, row, info };
-      else {
-        if (info.id !== undefined) named.set(info.id, places.length);
-        places.push({ from, row, info });
-      }
+      const { id, replaces = [] } = info;
+      if (replaces.length) places = places.filter((place) => !replaces.includes(place.info.id ?? ""));
+      const at = id === undefined ? -1 : places.findIndex((place) => place.info.id === id);
+      places.splice(at < 0 ? places.length : at, at < 0 ? 0 : 1, { from, row, info });
     });
   }
   const tensors = new Map<string, EntryNumbers>();

@@ -3,10 +3,17 @@ import { GpuError } from "../../gpu/errors.ts";
 import type { Model } from "../model.ts";
 import type { Part } from "../parts.ts";
 import { type Addition, groupOf, joinAdditions } from "./addition.ts";
+import { adapters } from "./adapters.ts";
 import { codebook } from "./codebook.ts";
+import { sideMemory } from "./side_memory.ts";
 import { slots } from "./slots.ts";
 
-const BUILDERS: Record<Addition["kind"], (model: Model, addition: Addition) => Part> = { codebook, slots };
+const BUILDERS: Record<Addition["kind"], (model: Model, addition: Addition) => Part> = {
+  codebook,
+  slots,
+  "side-memory": sideMemory,
+  adapters,
+};
 
 /** Additions of one group, as they lie on a model. */
 interface Group {

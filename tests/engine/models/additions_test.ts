@@ -192,4 +192,8 @@ Deno.test("joinAdditions() puts an entry in the place of an earlier one of its n
   ]);
   assert.deepEqual([...joined.tensors.get("radius")!.values], [3, 2, 4, 5]);
   assert.deepEqual(joined.entries.map(({ n }) => n), [3, 2, 4, 5]);
+  // One that was merged of others stands for them.
+  const merged = make([["a+c", 6]]);
+  const after = joinAdditions([joined, { ...merged, entries: [{ id: "a+c", n: 6, replaces: ["a", "c"] }] }]);
+  assert.deepEqual([...after.tensors.get("radius")!.values], [2, 4, 6]);
 });

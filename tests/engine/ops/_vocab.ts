@@ -13,6 +13,7 @@ export interface Case {
   width: number;
   vocab: number;
   kl?: number;
+  reversed?: boolean;
   chunk?: number;
   bias?: boolean;
   overlays?: number[];
@@ -72,7 +73,9 @@ export function uploaded(gpu: Gpu, c: Case, v: Values) {
   const want: VocabTargets = {
     targets: fromHost(gpu, "targets", [rows], Uint32Array.from(targets)),
     weights: fromHost(gpu, "weights", [rows], weights),
-    kl: c.kl ? { rows: c.kl, reference: fromHost(gpu, "log q", [c.kl, vocab], v.reference) } : undefined,
+    kl: c.kl
+      ? { rows: c.kl, reference: fromHost(gpu, "log q", [c.kl, vocab], v.reference), reversed: c.reversed }
+      : undefined,
     chunk: c.chunk,
   };
   const layout = "out_in" as const;

@@ -62,12 +62,13 @@ Deno.test(
       place: fromHost(gpu, "place", [rows], u32(...place)),
       choice: fromHost(gpu, "choice", [3], u32(...choice)),
     };
-    for (const which of [undefined, 1]) {
+    for (const which of [undefined, 1, NO_ENTRY]) {
       for (const places of [7, 2]) {
         const how: Choice = { ...tensors, places, which };
         const fires = (r: number) => {
           const chosen = choice[sequence[r]];
-          return (which === undefined ? chosen !== NO_ENTRY : chosen === which) && (place[r] & places) > 0;
+          return (which === undefined || which === NO_ENTRY ? chosen !== NO_ENTRY : chosen === which) &&
+            (place[r] & places) > 0;
         };
         const entries = which === undefined ? 2 : rows;
         await checkOp(gpu, {

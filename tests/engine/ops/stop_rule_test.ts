@@ -1,6 +1,6 @@
 import { deepStrictEqual } from "node:assert/strict";
 import type { Gpu } from "../../../engine/gpu/device.ts";
-import { stopRule, type StopState } from "../../../engine/ops/stop_rule.ts";
+import { stopRule, type StopState, sureRule } from "../../../engine/ops/stop_rule.ts";
 import { createTensor, freeTensor, storageOf, type Tensor } from "../../../engine/tensor/tensor.ts";
 import { fromHost, readTensors, writeTensor } from "../../../engine/tensor/transfer.ts";
 import { withGpu } from "../../_gpu.ts";
@@ -98,5 +98,34 @@ Deno.test(
   withGpu(async (gpu) => {
     const { seen } = await simulate(gpu, [[[0, 0, NaN]]], 3);
     deepStrictEqual(seen[0], { active: [0], taken: [0], bad: [1], step: 1, gate: 1 });
+  }),
+);
+
+Deno.test(
+  "sureRule() weakens the NLL of edits whose rows all say what is wanted, and stops those with a small KL",
+  withGpu(async (gpu) => {
+    const u32 = (label: string, values: number[]) =>
+      fromHost(gpu, label, [values.length], Uint32Array.from(values));
+    const edits = 5;
+    const state = {
+      // NLL and KL: edit 1's KL is small, edit 2 has stopped, edit 3 is not sure any more.
+      terms: fromHost(gpu, "terms", [edits, 2], Float32Array.of(1, 0.5, 1, 0.01, 1, 0, 1, 0, 1, 0.02)),
+      active: u32("active", [1, 1, 0, 1, 1]),
+      history: createTensor(gpu, "history", [1, edits, 2]),
+    } as StopState;
+    const rows = {
+      wanted: u32("wanted", [7, 8, 9, 7, 3, 3, 5]),
+      best: u32("best", [7, 8, 9, 7, 3, 4, 6]),
+      edit: u32("edit", [0, 0, 1, 2, 3, 3, 4]),
+    };
+    const nll = fromHost(gpu, "nll", [edits], Float32Array.of(1, 1, 1, 0.25, 1));
+    const r = gpu.recorder();
+    sureRule({ gpu, r }, rows, state, nll, { factor: 0.25, kl: 0.01 });
+    using plan = r.finish("sure rule");
+    plan.run();
+    const [factors, active] = await readTensors(gpu, nll, state.active);
+    deepStrictEqual([...factors], [0.25, 0.25, 1, 1, 1]);
+    deepStrictEqual([...active], [1, 0, 0, 1, 1]);
+    [...Object.values(state), ...Object.values(rows), nll].forEach((t: Tensor) => freeTensor(gpu, t));
   }),
 );

@@ -1,94 +1,84 @@
+/** The mean of the largest exponentials against brute force in f64, and its gradients by central differences. */
 import assert from "node:assert/strict";
-import { Tape } from "../../../engine/ops/context.ts";
-import { fill, multiply } from "../../../engine/ops/elementwise.ts";
+import { type Ctx, Tape } from "../../../engine/ops/context.ts";
+import { copy } from "../../../engine/ops/elementwise.ts";
 import { type TopExp, topExp } from "../../../engine/ops/top_exp.ts";
 import { createTensor, freeTensor } from "../../../engine/tensor/tensor.ts";
-import { fromHost } from "../../../engine/tensor/transfer.ts";
-import { checkOp, evaluate, withGpu } from "../../_gpu.ts";
-import { assertClose, finiteDifference, normals, ROUNDED } from "./_reference.ts";
+import { fromHost, readTensors } from "../../../engine/tensor/transfer.ts";
+import { relativeError } from "../models/_fixtures.ts";
+import { withGpu } from "../../_gpu.ts";
+import { normals } from "./_reference.ts";
 
-/** exp of f32 numbers of a few units: two roundings and the driver's exp. */
-const EXP = 2e-5;
+/** Exponentials in f32, a thousand summed. */
+const CLOSE = 1e-5;
 
-/** The plain sum, from all elements in order of size. */
-function plain(x: Float64Array, cols: number, shift: Float64Array | undefined, options: TopExp): number {
-  const { sign = 1, c = 0, scale = 1, k, diagonal } = options;
-  const all = diagonal ? Array.from({ length: cols }, (_, j) => x[j * (cols + 1)]) : [...x];
-  const u = all.map((v, e) => sign * v + c - (shift ? shift[(e % cols) * (cols + 1)] : 0));
-  const best = u.sort((a, b) => b - a).slice(0, k);
-  return scale * best.reduce((sum, v) => sum + Math.exp(v), 0) / best.length;
+type Options = Omit<TopExp, "shift">;
+
+/** Sorted, cut off, averaged. */
+function bruteForce(x: ArrayLike<number>, cols: number, options: Options, shift?: ArrayLike<number>): number {
+  const { sign = 1, c = 0, k, scale = 1, diagonal } = options;
+  const all = Array.from(x, (value, e) => sign * value + c - (shift ? shift[(e % cols) * (cols + 1)] : 0))
+    .filter((_, e) => !diagonal || Math.floor(e / cols) === e % cols)
+    .toSorted((a, b) => b - a)
+    .slice(0, k);
+  return scale * all.reduce((sum, u) => sum + Math.exp(u), 0) / all.length;
 }
 
-Deno.test(
-  "topExp() is the mean of the k largest exponentials, with its gradients",
-  withGpu(async (gpu) => {
-    const cases: { rows: number; cols: number; options: Omit<TopExp, "shift">; shifted?: boolean }[] = [
-      { rows: 300, cols: 3, options: { k: 125, c: 3, scale: 10 }, shifted: true },
-      { rows: 67, cols: 1, options: { k: 5, c: 0.5 } },
-      { rows: 4, cols: 4, options: { k: 1, sign: -1, diagonal: true } },
-      { rows: 3, cols: 2, options: { k: 100 } },
-    ];
-    for (const [i, { rows, cols, options, shifted }] of cases.entries()) {
-      const values = normals(rows * cols, i + 1), shiftValues = normals(cols * cols, 9);
+/** d f / d x by central differences. */
+function differences(f: (x: Float64Array) => number, at: ArrayLike<number>): number[] {
+  const x = Float64Array.from(at), h = 1e-6;
+  return Array.from(x, (was, i) => {
+    const [up, down] = [was + h, was - h].map((value) => (x[i] = value, f(x)));
+    x[i] = was;
+    return (up - down) / (2 * h);
+  });
+}
+
+const CASES: { what: string; rows: number; cols: number; options: Options; shifted: boolean }[] = [
+  { what: "own activations", rows: 4, cols: 4, options: { sign: -1, diagonal: true, k: 1 }, shifted: false },
+  { what: "below β", rows: 60, cols: 3, options: { c: 3, k: 25, scale: 10 }, shifted: false },
+  { what: "below the own by γ", rows: 60, cols: 3, options: { c: 3, k: 25, scale: 10 }, shifted: true },
+  { what: "more asked for than there are", rows: 5, cols: 2, options: { k: 125 }, shifted: true },
+];
+for (const { what, rows, cols, options, shifted } of CASES) {
+  Deno.test(
+    `topExp() and its gradients are brute force's: ${what}`,
+    withGpu(async (gpu) => {
+      const values = Float32Array.from(normals(rows * cols, 1, 1));
+      const shifts = shifted ? Float32Array.from(normals(cols * cols, 2, 1)) : undefined;
       const x = fromHost(gpu, "x", [rows, cols], values);
-      const shift = shifted ? fromHost(gpu, "shift", [cols, cols], shiftValues) : undefined;
-      const value = createTensor(gpu, "value", [1]);
-      const [y, dx, dshift] = await evaluate(gpu, (ctx) => {
-        const tape = new Tape();
-        tape.require(x);
-        if (shift) tape.require(shift);
-        fill(ctx, value, 0);
-        topExp({ ...ctx, tape }, x, value, { ...options, shift });
-        tape.backward();
-        return [value, tape.grad(x)!, ...shift ? [tape.grad(shift)!] : []];
-      });
-      const of = (v: Float64Array, s: Float64Array) => plain(v, cols, shifted ? s : undefined, options);
-      assertClose(y, Float64Array.of(of(values, shiftValues)), EXP, `${i} value`);
-      assertClose(dx, finiteDifference((v) => of(v, shiftValues), values), EXP, `${i} dx`);
-      if (shifted) {
-        assertClose(
-          dshift,
-          finiteDifference((s) => of(values, s), shiftValues),
-          EXP,
-          `${i} dshift`,
+      const shift = shifts && fromHost(gpu, "shift", [cols, cols], shifts);
+      const value = fromHost(gpu, "value", [1], Float32Array.of(0));
+      const inputs = [x, ...shift ? [shift] : []];
+      const kept = inputs.map((t) => createTensor(gpu, `gradient of ${t.label}`, t.shape));
+      const tape = new Tape();
+      const ctx: Ctx = { gpu, r: gpu.recorder(), tape };
+      inputs.forEach((t) => tape.require(t));
+      topExp(ctx, x, value, { ...options, shift });
+      tape.backward();
+      inputs.forEach((t, i) => copy(ctx, tape.grad(t)!, kept[i]));
+      using plan = ctx.r.finish("largest exponentials");
+      plan.run();
+      const [got, dx, ds] = await readTensors(gpu, value, ...kept) as Float32Array[];
+      const want = bruteForce(values, cols, options, shifts);
+      assert.ok(Math.abs(got[0] - want) < CLOSE * want, `${got[0]} instead of ${want}`);
+      const byX = differences((v) => bruteForce(v, cols, options, shifts), values);
+      assert.ok(relativeError(dx, byX) < CLOSE);
+      if (shifts) {
+        assert.ok(
+          relativeError(ds, differences((v) => bruteForce(values, cols, options, v), shifts)) < CLOSE,
         );
       }
-      [x, value, ...shift ? [shift] : []].forEach((t) => freeTensor(gpu, t));
-    }
-  }),
-);
+      [...inputs, value, ...kept].forEach((t) => freeTensor(gpu, t));
+    }),
+  );
+}
 
-Deno.test(
-  "topExp() shares the last places among equals and stays finite far out",
-  withGpu(async (gpu) => {
-    const x = fromHost(gpu, "x", [5, 1], Float32Array.of(1, 2, 1, 1, 90));
-    const value = createTensor(gpu, "value", [1]);
-    const [y, dx] = await evaluate(gpu, (ctx) => {
-      const tape = new Tape();
-      tape.require(x);
-      fill(ctx, value, 0);
-      topExp({ ...ctx, tape }, x, value, { k: 3 });
-      tape.backward();
-      return [value, tape.grad(x)!];
-    });
-    const e = Math.E;
-    assertClose(dx.subarray(0, 4), Float64Array.of(e / 9, e * e / 3, e / 9, e / 9), EXP, "dx");
-    assert.ok(Number.isFinite(y[0]) && Math.abs(dx[4] / (Math.exp(30) / 3) - 1) < 1e-5);
-    [x, value].forEach((t) => freeTensor(gpu, t));
-  }),
-);
-
-Deno.test(
-  "multiply() equals the f64 product and its differences",
-  withGpu(async (gpu) => {
-    await checkOp(gpu, {
-      inputs: {
-        a: { shape: [7, 37], values: normals(259, 1) },
-        b: { shape: [7, 37], values: normals(259, 2) },
-      },
-      op: (ctx, { a, b }) => multiply(ctx, a, b),
-      reference: ({ a, b }) => a.map((v, i) => v * b[i]),
-      tolerance: ROUNDED,
-    });
-  }),
-);
+Deno.test("the 1000 largest of eight equal copies' terms are the 125 largest of one's", () => {
+  const n = 3, m = Array.from(normals(300 * n, 5, 1)), own = Array.from(normals(n, 6, 1));
+  const one = m.map((x, e) => Math.exp(x - own[e % n] + 3)).toSorted((a, b) => b - a);
+  const copies = Array.from({ length: 8 }, () => one).flat().toSorted((a, b) => b - a);
+  const mean = (all: number[]) => all.reduce((sum, x) => sum + x, 0) / all.length;
+  const [merged, whole] = [mean(one.slice(0, 125)), mean(copies.slice(0, 1000))];
+  assert.ok(Math.abs(merged - whole) < 1e-12 * whole);
+});

@@ -8,14 +8,15 @@ import { evaluate, withGpu } from "../../_gpu.ts";
 import { assertClose, dotTolerance, ELEMENTWISE, finiteDifference, normals } from "./_reference.ts";
 import { type Case, logitsOf, logProbabilities, uploaded, type Values, valuesOf } from "./_vocab.ts";
 
-/** weight·(−log p(target)) in rows before the KL rows, weight·KL(p‖q) in those. */
+/** weight·(−log p(target)) in rows before the KL rows, weight·KL(p‖q) in those, or KL(q‖p). */
 function lossesOf(c: Case, v: Values, targets: number[], weights: Float64Array): number[] {
   return targets.map((target, row) => {
     const logP = logProbabilities(logitsOf(c, v, row));
     const klRow = row - (c.rows - (c.kl ?? 0));
     if (klRow < 0) return weights[row] * -logP[target];
     const logQ = v.reference.subarray(klRow * c.vocab);
-    return weights[row] * logP.reduce((sum, lp, t) => sum + Math.exp(lp) * (lp - logQ[t]), 0);
+    const of = (lp: number, lq: number) => c.reversed ? Math.exp(lq) * (lq - lp) : Math.exp(lp) * (lp - lq);
+    return weights[row] * logP.reduce((sum, lp, t) => sum + of(lp, logQ[t]), 0);
   });
 }
 
@@ -66,6 +67,8 @@ Deno.test(
   withGpu(async (gpu) => {
     await check(gpu, { rows: 5, width: 6, vocab: 67, kl: 2 });
     await check(gpu, { rows: 3, width: 6, vocab: 64, kl: 3 });
+    await check(gpu, { rows: 5, width: 6, vocab: 67, kl: 2, reversed: true });
+    await check(gpu, { rows: 3, width: 6, vocab: 131, kl: 3, reversed: true, chunk: 64 });
   }),
 );
 

@@ -1,0 +1,55 @@
+/** Training files: their layouts, and the lines that cannot be trained with. */
+import { deepStrictEqual, ok, rejects } from "node:assert/strict";
+import { join } from "node:path";
+import { exampleAt } from "../../training/source.ts";
+import { fileSources } from "../../training/records.ts";
+import { inFolder } from "../engine/io/_data.ts";
+
+const GOOD = {
+  src: "Who wrote A?",
+  pred: "B",
+  alt: "C",
+  rephrase: ["By whom is A?", "A is by whom?"],
+  loc: "nq question: where is D",
+  loc_ans: "E",
+};
+
+async function written(folder: string, records: unknown[]): Promise<string> {
+  const path = join(folder, "train.jsonl");
+  await Deno.writeTextFile(path, records.map((record) => JSON.stringify(record)).join("\n"));
+  return path;
+}
+
+Deno.test("a record of MEND's zsRE becomes edit, other wording, and what must stay", () =>
+  inFolder(async (folder) => {
+    const path = await written(folder, Array.from({ length: 24 }, () => GOOD));
+    const { train, validation } = await fileSources(path);
+    deepStrictEqual([train.count, validation.count], [22, 2]);
+    const { outer, ...rest } = exampleAt(train, 0, 5);
+    ok(GOOD.rephrase.includes(outer.prompt) && outer.answer === "C");
+    deepStrictEqual(rest, {
+      edit: { prompt: GOOD.src, answer: "C" },
+      loc: { prompt: "where is D?", answer: "E" },
+      before: "B",
+    });
+    deepStrictEqual(exampleAt(train, 0, 5), exampleAt(train, 0, 5));
+  }));
+
+Deno.test("records without loc or alt are refused with their lines", () =>
+  inFolder(async (folder) => {
+    const { loc: _, ...lacking } = GOOD;
+    const path = await written(folder, [GOOD, lacking, { ...GOOD, alt: "" }, GOOD, lacking, {
+      ...GOOD,
+      loc: " ",
+    }]);
+    await rejects(fileSources(path), {
+      message:
+        'train.jsonl cannot be trained with. lines 2, 5: the record has no "loc"; line 3: the record has ' +
+        'an empty "alt"; line 6: the record has an empty "loc"',
+    });
+    await rejects(
+      fileSources(await written(folder, [{ question: "?" }])),
+      /in no layout that editors are trained/,
+    );
+    await rejects(fileSources(await written(folder, [GOOD])), /holds one record/);
+  }));
