@@ -21,7 +21,7 @@ import { dryRun } from "./dry_run.ts";
 import { printReport } from "./edit_report.ts";
 import { budgetsOf, type FirewallFlags, firewallJson } from "./firewall.ts";
 import { readGivenHparams, resolveHparams } from "./hparams.ts";
-import { number, readRequests } from "./inputs.ts";
+import { collect, number, readRequests } from "./inputs.ts";
 import { methodList } from "./methods.ts";
 import { openSession } from "./model.ts";
 import { checkOutput } from "./outputs.ts";
@@ -60,8 +60,6 @@ const FIREWALL = `
 
 Firewall: an edit that breaks a budget is scaled back until it breaks none; when it does not take there any more it
 is refused: nothing is written and the exit code is 1.`;
-
-const collect = (value: string, list: string[]) => [...list, value];
 
 export function editCommand(): Command {
   return new Command("edit")

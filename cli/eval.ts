@@ -11,7 +11,7 @@ import { checkRunFolder } from "../evaluation/run_folder.ts";
 import { printSummary } from "./eval_print.ts";
 import { budgetsOf, type FirewallFlags } from "./firewall.ts";
 import { readGivenHparams, resolveHparams } from "./hparams.ts";
-import { number } from "./inputs.ts";
+import { collect, number } from "./inputs.ts";
 import { lintDataset } from "./lint.ts";
 import { methodList } from "./methods.ts";
 import { openSession } from "./model.ts";
@@ -53,8 +53,6 @@ elsewhere), fluency (100 sampled tokens a generation prompt; slow). --metrics no
 
 Methods:
 ${methodList()}`;
-
-const collect = (value: string, list: string[]) => [...list, value];
 
 export function evalCommand(): Command {
   return new Command("eval")

@@ -3,7 +3,7 @@ import { Command } from "npm:commander@15.1.0";
 import { InputError } from "../engine/io/errors.ts";
 import { generate } from "../engine/models/generate.ts";
 import { applyPatch, readPatch, requireBase } from "../patches/patch.ts";
-import { number } from "./inputs.ts";
+import { collect, number } from "./inputs.ts";
 import { openSession } from "./model.ts";
 import { printJson, progress } from "./terminal.ts";
 
@@ -18,8 +18,6 @@ interface Flags {
   seed: string;
   json?: boolean;
 }
-
-const collect = (value: string, list: string[]) => [...list, value];
 
 export function generateCommand(): Command {
   return new Command("generate")

@@ -85,6 +85,9 @@ export function parseSettings(settings: readonly string[]): Record<string, unkno
   }));
 }
 
+/** Takes a flag that may be repeated. */
+export const collect = (value: string, list: string[]) => [...list, value];
+
 /** A flag's value as a number. @throws {InputError} when the flag's value is no number in the range */
 export function number(flag: string, text: string, min: number, max: number, whole = false): number {
   const value = Number(text);

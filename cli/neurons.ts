@@ -1,6 +1,7 @@
 /** `emend neurons`: the neurons that hold a fact or a relation, and what becomes of it without them. */
 import { Command } from "npm:commander@15.1.0";
 import { InputError } from "../engine/io/errors.ts";
+import { collect } from "./inputs.ts";
 import type { Flags } from "./neurons/common.ts";
 import { runFact } from "./neurons/fact.ts";
 import { runRelation } from "./neurons/relation.ts";
@@ -17,8 +18,6 @@ A relation, a fact a line: { "prompts": ["{} was born in", …], "subject": "Tok
 Methods:
   kn           the authors' (Dai et al. 2022): activations of the MLPs, several prompts of one fact
   kn-easyedit  what editing tables call KN: before the activation function, all neurons of all prompts`;
-
-const collect = (value: string, list: string[]) => [...list, value];
 
 export function neuronsCommand(): Command {
   return new Command("neurons")

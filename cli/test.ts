@@ -7,6 +7,7 @@ import { junitXml } from "../evaluation/junit.ts";
 import { type Pack, probeName, readPack } from "../evaluation/pack.ts";
 import { type PackResult, readProbes, runProbes } from "../evaluation/pack_run.ts";
 import { applyPatch, type Patch, readPatch, requireBase } from "../patches/patch.ts";
+import { collect } from "./inputs.ts";
 import { openSession } from "./model.ts";
 import { checkOutput } from "./outputs.ts";
 import { printJson, progress, seconds, table } from "./terminal.ts";
@@ -29,8 +30,6 @@ Exit codes: 0 every probe passed, 1 one failed, 2 the call or the pack is wrong.
 
 Example:
   deno run -A cli.ts test --model atlas --pack facts.jsonl --patch paris.safetensors --junit report.xml`;
-
-const collect = (value: string, list: string[]) => [...list, value];
 
 export function testCommand(): Command {
   return new Command("test")

@@ -13,10 +13,10 @@ import { checkTrainingFolder, type TrainingConfig } from "../training/folder.ts"
 import { fileSource, fileSources } from "../training/records.ts";
 import type { ExampleSource } from "../training/source.ts";
 import { trainEditor, type TrainingReport } from "../training/train.ts";
-import { number, parseSettings, readHparams } from "./inputs.ts";
+import { collect, number, parseSettings, readHparams } from "./inputs.ts";
 import { openSession } from "./model.ts";
 import { printJson, seconds } from "./terminal.ts";
-import { runTrainSerac, SERAC_SETTINGS } from "./train_serac.ts";
+import { runTrainSerac, SERAC_METHODS, seracSettings } from "./train_serac.ts";
 
 interface Flags {
   model: string;
@@ -36,8 +36,10 @@ interface Flags {
 const EXAMPLE = `
 Hyper-parameters (--set), with the authors' values where a model has no recipe of its own:
 ${
-  [...EDITOR_KINDS.map((name) => `${name}: ${settingsOf(name)}`), `serac: ${SERAC_SETTINGS}`].map(folded)
-    .join("\n")
+  [
+    ...EDITOR_KINDS.map((name) => `${name}: ${settingsOf(name)}`),
+    ...SERAC_METHODS.map((name) => `${name}: ${seracSettings(name)}`),
+  ].map(folded).join("\n")
 }
 
 The folder gets config.json, editor.safetensors (the best so far by the loss of the validation),
@@ -60,13 +62,14 @@ function folded(text: string): string {
   return `  ${text}`.replace(/(.{1,96})(?: |$)/g, "$1\n    ").trimEnd();
 }
 
-const collect = (value: string, list: string[]) => [...list, value];
-
 export function trainCommand(): Command {
   return new Command("train")
     .description("Train an editor that makes edits from gradients")
     .requiredOption("--model <M>", "a model folder, a .gguf file, or atlas")
-    .requiredOption("--method <name>", `the editor to train: ${[...EDITOR_KINDS, "serac"].join(", ")}`)
+    .requiredOption(
+      "--method <name>",
+      `the editor to train: ${[...EDITOR_KINDS, ...SERAC_METHODS].join(", ")}`,
+    )
     .requiredOption(
       "--dataset <file>",
       "records with loc and alt: zsRE (MEND) or CounterFact; or atlas, its own facts",
@@ -85,7 +88,8 @@ export function trainCommand(): Command {
 }
 
 async function runTrain(flags: Flags): Promise<void> {
-  if (flags.method.toLowerCase() === "serac") return await runTrainSerac(flags);
+  const serac = SERAC_METHODS.find((name) => name === flags.method.toLowerCase());
+  if (serac) return await runTrainSerac(serac, flags);
   const kind = editorKind(flags.method);
   const seed = number("--seed", flags.seed, 0, 2 ** 32 - 1, true);
   const saveEvery = number("--save-every", flags.saveEvery, 1, 1e9, true);
@@ -185,9 +189,10 @@ function hparamsOf(
   return { hparams, source: recipe.source };
 }
 
-function line({ step, steps, edit, loc, validation, left }: TrainingReport): string {
+function line({ step, steps, edit, loc, alpha, margin, validation, left }: TrainingReport): string {
+  const bound = alpha === undefined ? "" : `, α ${alpha.toPrecision(3)}, margin ${margin!.toPrecision(3)}`;
   const quality = validation ? `  validation: ${shares(validation)}` : "";
-  return `step ${step} of ${steps}  loss: edit ${loss(edit)}, locality ${loss(loc)}${quality}  ` +
+  return `step ${step} of ${steps}  loss: edit ${loss(edit)}, locality ${loss(loc)}${bound}${quality}  ` +
     `${seconds(left)} left`;
 }
 

@@ -1,65 +1,106 @@
 /** `emend train --method serac`: trains a scope classifier and a counterfactual model (see docs/memory-methods.md). */
-import { join } from "node:path";
+import { createHash } from "node:crypto";
+import { dirname, join } from "node:path";
 import { z } from "npm:zod@4.6.7";
-import { encoderNamed, stateEncoder } from "../editors/prompts/encoders.ts";
+import manifest from "../deno.json" with { type: "json" };
 import { parseHparams, requireKeys } from "../editors/hparams.ts";
-import { writeSerac } from "../editors/serac/file.ts";
-import { SERAC_TRAINING, trainSerac } from "../editors/serac/train.ts";
-import { checkWritable } from "../engine/io/atomic.ts";
+import { editorBase } from "../editors/hypernetworks/file.ts";
+import { encoderNamed, stateEncoder } from "../editors/prompts/encoders.ts";
+import type { SeracRecord } from "../editors/serac/data.ts";
+import { findSerac } from "../editors/serac/file.ts";
+import { EASYEDIT_TRAINING, SERAC_TRAINING, trainSerac, trainSeracEasyEdit } from "../editors/serac/train.ts";
+import { writeFileAtomic } from "../engine/io/atomic.ts";
 import { InputError } from "../engine/io/errors.ts";
+import type { LoadedModel } from "../engine/models/load.ts";
+import { checkTrainingFolder, type TrainingConfig } from "../training/folder.ts";
 import { atlasSeracRecords, fileSeracRecords } from "../training/serac_records.ts";
-import { number, parseSettings } from "./inputs.ts";
+import { type SeracReport, trainInFolder } from "../training/serac.ts";
+import { number, parseSettings, readHparams } from "./inputs.ts";
 import { openSession } from "./model.ts";
 import { printJson, seconds } from "./terminal.ts";
 
-const { scope, adapter } = SERAC_TRAINING;
+const { scope, adapter } = SERAC_TRAINING, mixed = EASYEDIT_TRAINING;
 const count = (value: number) => z.number().int().min(1).default(value);
 const rate = (value: number) => z.number().positive().default(value);
 
-const schema = z.object({
-  /** `states`, `minilm`, `auto` or a folder, as for editing; of `states` the layers whose means it takes. */
+/** `states`, `minilm`, `auto` or a folder, as for editing; of `states` the layers whose means it takes. */
+const encoding = {
   encoder: z.string().default("states"),
   layers: z.array(z.number().int().min(0)).min(1).default([0, 1, 2]),
-  scope_width: count(scope.width),
-  scope_steps: count(scope.steps),
-  scope_batch: count(scope.batch),
-  scope_lr: rate(scope.lr),
-  rank: count(adapter.rank),
-  max_steps: count(adapter.steps),
-  batch: count(adapter.batch),
-  lr: rate(adapter.lr),
-  val_interval: count(adapter.val_interval),
-  patience: count(adapter.patience),
-});
+};
 
-/** For `--help`. */
-export const SERAC_SETTINGS = Object.entries(schema.parse({})).map(([key, value]) => `${key}=${value}`).join(
-  " ",
-);
+const SCHEMAS = {
+  "serac": z.object({
+    ...encoding,
+    scope_width: count(scope.width),
+    scope_steps: count(scope.steps),
+    scope_batch: count(scope.batch),
+    scope_lr: rate(scope.lr),
+    rank: count(adapter.rank),
+    max_steps: count(adapter.steps),
+    batch: count(adapter.batch),
+    lr: rate(adapter.lr),
+    val_interval: count(adapter.val_interval),
+    patience: count(adapter.patience),
+  }),
+  "serac-easyedit": z.object({
+    ...encoding,
+    /** An editor of `serac`, whose counterfactual model is where this one's starts. */
+    start: z.string().optional(),
+    width: count(mixed.width),
+    rank: count(mixed.rank),
+    pairs: count(mixed.pairs),
+    max_steps: count(mixed.steps),
+    batch: count(mixed.batch),
+    lr: rate(mixed.lr),
+    val_interval: count(mixed.val_interval),
+    patience: count(mixed.patience),
+    cedit: rate(mixed.cedit),
+    cloc: rate(mixed.cloc),
+  }),
+};
+
+type SeracMethod = keyof typeof SCHEMAS;
+
+/** The editors that it trains. */
+export const SERAC_METHODS = Object.keys(SCHEMAS) as SeracMethod[];
+
+/** A method's hyper-parameters for `--help`. */
+export function seracSettings(method: SeracMethod): string {
+  const schema = SCHEMAS[method], defaults = schema.parse({}) as Record<string, unknown>;
+  return Object.keys(schema.shape).map((key) => key in defaults ? `${key}=${defaults[key]}` : key).join(" ");
+}
 
 /** What it takes of the command's flags. */
 interface Flags {
   model: string;
   dataset: string;
+  validation?: string;
+  hparams?: string;
   out: string;
   set: string[];
   steps?: string;
   seed: string;
   resume?: boolean;
+  saveEvery: string;
   json?: boolean;
 }
 
-export async function runTrainSerac(flags: Flags): Promise<void> {
-  if (flags.resume) {
-    throw new InputError("The training of serac cannot be resumed", { hint: "Start it without --resume" });
+export async function runTrainSerac(method: SeracMethod, flags: Flags): Promise<void> {
+  if (flags.validation !== undefined) {
+    throw new InputError(
+      `${method} takes no --validation: it keeps the facts of every 12th subject for that`,
+    );
   }
   const seed = number("--seed", flags.seed, 0, 2 ** 32 - 1, true);
-  const given = { ...parseSettings(flags.set), ...flags.steps ? { max_steps: Number(flags.steps) } : {} };
-  requireKeys("serac in training", schema, Object.keys(given));
-  const { hparams: h } = parseHparams(schema, given, "--set");
-  const out = join(flags.out, "editor.safetensors");
-  await Deno.mkdir(flags.out, { recursive: true });
-  await checkWritable(out);
+  const saveEvery = number("--save-every", flags.saveEvery, 1, 1e9, true);
+  const steps = flags.steps === undefined ? {} : { max_steps: number("--steps", flags.steps, 1, 1e9, true) };
+  const given = { ...flags.hparams ? await readHparams(flags.hparams) : {}, ...parseSettings(flags.set) };
+  requireKeys(`${method} in training`, SCHEMAS[method], Object.keys(given));
+  const where = flags.hparams ?? "The training's settings";
+  const { hparams: h } = parseHparams(SCHEMAS[method], { ...given, ...steps }, where);
+  const resume = flags.resume ?? false;
+  await checkTrainingFolder(flags.out, resume);
   const records = await (flags.dataset === "atlas" ? atlasSeracRecords() : fileSeracRecords(flags.dataset));
 
   using session = await openSession(flags.model);
@@ -67,28 +108,55 @@ export async function runTrainSerac(flags: Flags): Promise<void> {
   const encoder = h.encoder === "states"
     ? stateEncoder(model, h.layers)
     : await encoderNamed(model, h.encoder);
-  const start = performance.now();
-  const passed = () => (performance.now() - start) / 1000;
-  const editor = await trainSerac(model, encoder, records, flags.dataset.split(/[\\/]/).at(-1)!, {
-    scope: { width: h.scope_width, steps: h.scope_steps, batch: h.scope_batch, lr: h.scope_lr },
-    adapter: {
-      ...{ rank: h.rank, steps: h.max_steps, batch: h.batch, lr: h.lr },
-      ...{ val_interval: h.val_interval, patience: h.patience },
-    },
-    seed,
-    onProgress: (part, done, total, loss) =>
-      console.error(
-        `${part} ${done} of ${total}${loss === undefined ? "" : `  loss ${loss.toFixed(4)}`}  ${
-          seconds(passed())
-        }`,
-      ),
-  });
-  await writeSerac(out, editor);
-  const summary = {
-    ...{ method: editor.method, model: flags.model, adapter: session.gpu.description, hparams: h },
-    ...{ training: editor.training, time_s: passed(), written: [out] },
+  const data = flags.dataset.split(/[\\/]/).at(-1)!;
+  const about = { name: data, hash: hashOf(records), records: records.length };
+  const config: TrainingConfig = {
+    ...{ method, base: await editorBase(model), data: about, validation: about, seed },
+    hparams: { ...h, encoder: encoder.name },
+    version: manifest.version,
   };
+  const start = performance.now();
+  const { editor, path } = await trainInFolder({
+    ...{ config, roles: adaptedRoles(model), out: flags.out, resume, saveEvery },
+    onReport: (report) => console.error(line(report)),
+  }, async (going) => {
+    if ("pairs" in h) {
+      const { max_steps, encoder: _, layers: __, start, ...rest } = h;
+      const from = start === undefined ? undefined : await findSerac(model, "serac", start);
+      const options = { ...rest, steps: max_steps, seed, start: from, ...going };
+      return await trainSeracEasyEdit(model, encoder, records, data, options);
+    }
+    return await trainSerac(model, encoder, records, data, {
+      scope: { width: h.scope_width, steps: h.scope_steps, batch: h.scope_batch, lr: h.scope_lr },
+      adapter: {
+        ...{ rank: h.rank, steps: h.max_steps, batch: h.batch, lr: h.lr },
+        ...{ val_interval: h.val_interval, patience: h.patience },
+      },
+      ...{ seed, ...going },
+    });
+  });
+  const time = (performance.now() - start) / 1000;
+  const summary = {
+    ...{ method, model: flags.model, adapter: session.gpu.description, hparams: h },
+    ...{ training: editor.training, time_s: time, written: [path] },
+  };
+  await writeFileAtomic(join(dirname(path), "summary.json"), JSON.stringify(summary, null, 2) + "\n");
   if (flags.json) return printJson(summary);
-  console.log(`${records.length} facts, ${seconds(passed())}. Written: ${out}`);
-  console.log(`Use it with --method serac --set editor=${out}`);
+  console.log(`${records.length} facts, ${seconds(time)} in this run. Written: ${path}`);
+  console.log(`Use it with --method ${method} --set editor=${path}`);
+}
+
+/** The maps that a counterfactual model adapts: all of all blocks. */
+function adaptedRoles({ weights }: LoadedModel): string[] {
+  return [...weights.keys()].filter((role) => role.startsWith("layer."));
+}
+
+function hashOf(records: readonly SeracRecord[]): string {
+  return createHash("sha256").update(JSON.stringify(records)).digest("hex");
+}
+
+function line({ part, done, total, loss, validation, left }: SeracReport): string {
+  const told = { loss, validation };
+  const losses = Object.entries(told).map(([name, x]) => x === undefined ? "" : `  ${name} ${x.toFixed(4)}`);
+  return `${part} ${done} of ${total}${losses.join("")}  ${seconds(left)} left`;
 }

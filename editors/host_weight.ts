@@ -4,7 +4,7 @@ import { currentTensor, storedTensor } from "../engine/models/replace.ts";
 import { unpack } from "../engine/ops/unpack.ts";
 import { createTensor, freeTensor } from "../engine/tensor/tensor.ts";
 import { readF32 } from "../engine/tensor/transfer.ts";
-import type { WeightDelta } from "./edit.ts";
+import { denseDelta, type WeightDelta } from "./edit.ts";
 
 /**
  * W [out, in] in f32.
@@ -35,6 +35,18 @@ export function denseOf({ left, right, rank }: WeightDelta): Float32Array {
   const W = new Float32Array(left.length / rank * width);
   addProduct(W, left, right, width);
   return W;
+}
+
+/** A change ΔW [out, in] of a map, in the order in which the checkpoint stores it. */
+export function denseChange(model: Model, role: string, W: Float32Array): WeightDelta {
+  const { in: inner, out, layout } = weight(model, role);
+  return denseDelta(role, layout === "out_in" ? W : transposed(W, out, inner));
+}
+
+/** A low-rank delta as it is where its factors are fewer numbers than the matrix, else as a dense one. */
+export function factorsOrDense(model: Model, delta: WeightDelta): WeightDelta {
+  const { in: inner, out } = weight(model, delta.role);
+  return delta.rank * (inner + out) <= inner * out ? delta : denseChange(model, delta.role, denseOf(delta));
 }
 
 /** W += left · rightᵀ */

@@ -1,6 +1,7 @@
 /** The editing methods by name: what `--method` and `edit()` know. */
 import { InputError } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
+import { calinet } from "./calinet.ts";
 import { CLOSED_FORM } from "./closed_form_methods.ts";
 import { contextPlan, contexts } from "./contexts.ts";
 import type { Edit } from "./edit.ts";
@@ -92,6 +93,7 @@ export const METHODS: readonly Method[] = [
   wise,
   melo,
   tPatcher,
+  calinet,
   ike,
   ice,
   serac,

@@ -6,17 +6,16 @@
  *
  * as AlphaEdit's code has it, one matrix at a time. What is left has no low rank.
  */
-import { type Model, weight } from "../engine/models/model.ts";
-import { denseDelta, type WeightDelta } from "./edit.ts";
-import { denseOf, hostWeight, transposed } from "./host_weight.ts";
+import type { Model } from "../engine/models/model.ts";
+import type { WeightDelta } from "./edit.ts";
+import { denseChange, denseOf, hostWeight } from "./host_weight.ts";
 
 /** @param keep the share of entries that stay */
 export async function rect(model: Model, delta: WeightDelta, keep = 0.4): Promise<WeightDelta> {
-  const w = weight(model, delta.role);
   const change = denseOf(delta);
   const W = await hostWeight(model, delta.role, true);
   const size = change.map((c, i) => Math.abs(c / (W[i] + 1e-8)));
   const least = size.toSorted()[Math.max(0, Math.trunc((1 - keep) * size.length) - 1)];
   const kept = change.map((c, i) => size[i] >= least ? c : 0);
-  return denseDelta(delta.role, w.layout === "out_in" ? kept : transposed(kept, w.out, w.in));
+  return denseChange(model, delta.role, kept);
 }

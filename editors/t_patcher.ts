@@ -9,9 +9,11 @@
  *   l_a  mean of the largest exp(−a), a the patches' pre-activations at their own mistakes
  *   l_m  mean of the largest exp(m − β), and of the largest exp(m − a + γ), m those on a memory of other inputs
  *
- * The memory is what the layer reads in ordinary text and, growing from edit to edit, in the edits before. All
- * below the last layer is frozen: its input and the stream at the target's tokens are read once, and a step is a
- * few neurons, the final norm and the head.
+ * The memory is what the layer reads in ordinary text and, growing from edit to edit, in the edits before: at all
+ * tokens of prompt and target but the first. (The authors' encoder–decoder reads the prompt elsewhere, and keeps
+ * what its decoder reads at the target less the first and last token, of which a decoder's short target leaves
+ * nothing.) All below the last layer is frozen: its input and the stream at the target's tokens are read once, and
+ * a step is a few neurons, the final norm and the head.
  *
  * The authors train on eight copies of the example, which differ by dropout only. Without dropout they are equal;
  * what is left of them is that the 5 and the 1000 largest of all copies' losses are 1 and 125 of one.
@@ -21,15 +23,16 @@ import type { Addition } from "../engine/models/additions/addition.ts";
 import type { Model } from "../engine/models/model.ts";
 import { InputError } from "../engine/io/errors.ts";
 import { besideMethod } from "./beside/method.ts";
-import { ordinaryTexts } from "./beside/ordinary.ts";
 import type { Edit, EditOutcome } from "./edit.ts";
 import type { Example } from "./finetune/train.ts";
 import type { EditMemory, MemoryPart } from "./memory.ts";
-import { readMistakes, readQueries } from "./tpatcher/mistakes.ts";
-import { normals, type Patches, trainPatches } from "./tpatcher/train.ts";
+import { readMistakes } from "./tpatcher/mistakes.ts";
+import { type Ordinary, ordinaryQueries } from "./tpatcher/ordinary.ts";
+import { finishPatches, joinRows, newPatches, normals, type Patches, splitRows } from "./tpatcher/patches.ts";
+import { trainPatches } from "./tpatcher/train.ts";
 
 export const tPatcherSchema = z.object({
-  /** The last layer; another is possible, and not the authors'. */
+  /** The last layer. */
   layers: z.array(z.number().int().min(0)).length(1),
   /** Neurons an edit at most. */
   max_add_neuron_num: z.number().int().min(1).max(64).default(5),
@@ -42,7 +45,7 @@ export const tPatcherSchema = z.object({
   /** Of the gradient's norm. */
   clip: z.number().positive().default(5),
   max_edit_step: z.number().int().min(1).max(100000).default(2000),
-  /** Steps before the first look at whether the edit took. */
+  /** Looks after more steps than this may end training. */
   start_val: z.number().int().min(1).default(100),
   /** Steps from one look to the next. */
   check_val_every: z.number().int().min(1).default(25),
@@ -64,9 +67,6 @@ export const tPatcherSchema = z.object({
 
 export type TPatcherHparams = z.infer<typeof tPatcherSchema>;
 
-/** Tokens of an ordinary text of the memory. */
-const TEXT = 32;
-
 export const tPatcher = besideMethod({
   name: "t-patcher",
   summary: "T-Patcher (Huang et al. 2023): a neuron in the last layer for every wrong token",
@@ -81,10 +81,16 @@ export const tPatcher = besideMethod({
     known: true,
   }),
   steps: ({ max_edit_step }) => max_edit_step,
-  prepare: async (model, hparams, seed) => void await ordinaryQueries(model, hparams, seed),
+  prepare: async (model, hparams, seed) => void await ordinaryQueries(model, memoryOptions(hparams, seed)),
   edit: async (model, requests, examples, options) => {
     const { hparams, seed = 0, memory } = options;
-    const ordinary = await ordinaryQueries(model, hparams, seed);
+    const { layers: [layer] } = hparams, last = model.dims.layers - 1;
+    if (layer !== last) {
+      throw new InputError(`T-Patcher patches the last layer, not layer ${layer}`, {
+        hint: `Set layers=[${last}]`,
+      });
+    }
+    const ordinary = await ordinaryQueries(model, memoryOptions(hparams, seed));
     const made = await editTPatcher(model, examples, { hparams, seed, ordinary, past: pastOf(memory) });
     if (made.additions!.length > 0) return made;
     const [{ prompt, subject, target }] = requests;
@@ -96,6 +102,10 @@ export const tPatcher = besideMethod({
   },
 });
 
+const memoryOptions = ({ layers: [layer], memory_size: size }: TPatcherHparams, seed: number) => (
+  { layer, size, seed }
+);
+
 /** Rows of one matrix. */
 export type Queries = readonly Float32Array[];
 
@@ -106,15 +116,13 @@ export type Queries = readonly Float32Array[];
 export async function editTPatcher(
   model: Model,
   examples: readonly Example[],
-  { hparams, seed, ordinary, past, init }: {
+  { hparams, seed, ordinary, past }: {
     hparams: TPatcherHparams;
     seed: number;
     /** What the layer reads in ordinary text. */
-    ordinary: { train: Queries; validate: Queries };
+    ordinary: Ordinary;
     /** What it read in earlier edits. */
     past: Queries;
-    /** v₀ instead of random numbers, [n, width]. */
-    init?: Float32Array;
   },
 ): Promise<Pick<Edit, "deltas" | "additions" | "outcomes" | "memory">> {
   const { layers: [layer], activation } = hparams;
@@ -130,25 +138,32 @@ export async function editTPatcher(
       continue;
     }
     const mistakes = read.mistakes.slice(0, hparams.max_add_neuron_num);
-    const extra = [...past, ...grown];
-    const trained = await trainPatches(model, example, { ...read, mistakes }, hparams, {
+    const own = mistakes.map((t) => read.queries[t]);
+    // What was said at these very places is what shall change: the fact was edited before.
+    const extra = [...past, ...grown].filter((row) => !own.some((q) => areSame(row, q)));
+    const fresh = newPatches(
+      own,
+      normals(mistakes.length * width, seed + i),
+      hparams.amplify_con,
+    );
+    const trained = await trainPatches(model, example, { ...read, mistakes }, fresh, hparams, {
       train: [...ordinary.train, ...extra],
       validate: [...ordinary.validate, ...extra],
-      values: init ?? normals(mistakes.length * width, seed + i),
     });
-    all.push(trained.patches);
-    // Its own inputs, first and last left out as the authors do.
-    grown.push(...read.queries.slice(1, -1));
+    all.push(finishPatches(trained.patches));
+    // The first token is read alike in all texts that begin with it; the authors leave it out, too.
+    grown.push(...read.inputs.slice(1));
     const warnings = trained.took ? [] : [
       `After ${trained.losses.length - 1} steps the model does not say the target of edit ${i + 1}`,
     ];
     outcomes.push({ steps: trained.losses.length - 1, losses: trained.losses, warnings });
   }
   const additions = all.length ? [additionOf(layer, activation, all)] : [];
-  return { deltas: [], additions, outcomes, memory: memoryOf(grown, width) };
+  return { deltas: [], additions, outcomes, memory: memoryOf(grown) };
 }
 
-function additionOf(layer: number, activation: string, all: readonly Patches[]): Addition {
+/** The patches as slots beside the layer. */
+export function additionOf(layer: number, activation: string, all: readonly Patches[]): Addition {
   const n = all.reduce((sum, { bias }) => sum + bias.length, 0);
   const join = (part: (patches: Patches) => Float32Array, shape: number[]) => {
     const rows = all.map(part);
@@ -170,37 +185,20 @@ function additionOf(layer: number, activation: string, all: readonly Patches[]):
   };
 }
 
-const cache = new WeakMap<Model["weights"], Map<string, { train: Queries; validate: Queries }>>();
-
-/** What the layer reads in ordinary text of the unedited model, in two halves; read once a model and setting. */
-async function ordinaryQueries(
-  model: Model,
-  { layers: [layer], memory_size }: TPatcherHparams,
-  seed: number,
-) {
-  const key = [layer, memory_size, seed].join();
-  const known = cache.get(model.weights) ?? new Map();
-  cache.set(model.weights, known);
-  if (!known.has(key)) {
-    const texts = await ordinaryTexts(model, Math.ceil(memory_size / TEXT), TEXT, seed);
-    const queries = (await readQueries(model, layer, texts)).slice(0, memory_size);
-    const half = queries.length >> 1;
-    known.set(key, { train: queries.slice(0, half), validate: queries.slice(half) });
-  }
-  return known.get(key)!;
+/** Whether two rows are one but for roundings: what the layer reads at the end of the same text. */
+function areSame(a: Float32Array, b: Float32Array): boolean {
+  let difference = 0, square = 0;
+  a.forEach((x, i) => {
+    difference += (x - b[i]) ** 2;
+    square += x ** 2;
+  });
+  return difference < 1e-6 * square;
 }
 
 function pastOf(memory: EditMemory | undefined): Queries {
-  return (memory?.parts ?? []).flatMap((part) => {
-    const { rows, values } = part.get("queries") ?? { rows: 0, values: new Float32Array() };
-    const width = values.length / (rows || 1);
-    return Array.from({ length: rows }, (_, i) => values.subarray(i * width, (i + 1) * width));
-  });
+  return (memory?.parts ?? []).flatMap((part) => part.has("queries") ? splitRows(part.get("queries")!) : []);
 }
 
-function memoryOf(queries: Queries, width: number): MemoryPart | undefined {
-  if (queries.length === 0) return undefined;
-  const values = new Float32Array(queries.length * width);
-  queries.forEach((q, i) => values.set(q, i * width));
-  return new Map([["queries", { rows: queries.length, values }]]);
+function memoryOf(queries: Queries): MemoryPart | undefined {
+  return queries.length ? new Map([["queries", joinRows(queries)]]) : undefined;
 }

@@ -14,10 +14,10 @@ import ultraEditRecipes from "./recipes/ultraedit.json" with { type: "json" };
 import { InputError } from "../engine/io/errors.ts";
 import { gramSolve, gramSolveOn, type LowRank } from "../engine/linalg/gram.ts";
 import { type Model, weight } from "../engine/models/model.ts";
-import { denseDelta, type Edit, type WeightDelta } from "./edit.ts";
+import type { Edit, WeightDelta } from "./edit.ts";
 import type { Example } from "./finetune/train.ts";
 import { parseHparams, requireKeys, requireLayers } from "./hparams.ts";
-import { denseOf, transposed } from "./host_weight.ts";
+import { factorsOrDense } from "./host_weight.ts";
 import { type MapGradients, mapGradients, type TokenChoice } from "./map_gradients.ts";
 import type { MemoryPart } from "./memory.ts";
 import { MANY } from "./memit.ts";
@@ -169,22 +169,14 @@ function requireMovement(values: Float64Array, token: TokenChoice): void {
 
 /** ΔW = Vᵀ (HHᵀ + I)⁻¹ H, as its factors where they are fewer numbers than the matrix. */
 async function written(model: Model, role: string, H: Float64Array, V: Float64Array): Promise<WeightDelta> {
-  const { in: width, out, layout } = weight(model, role);
+  const { in: width, out } = weight(model, role);
   const n = H.length / width;
   const problem = { n, keys: H, mKeys: H, residuals: V, lambda: 1 };
   const solved: LowRank = n < MANY ? gramSolve(problem) : await gramSolveOn(model.gpu, problem);
   const side = (columns: Float64Array, rows: number) =>
     Float32Array.from({ length: rows * n }, (_, at) => columns[at % n * rows + Math.floor(at / n)]);
-  const delta = {
-    role,
-    rank: n,
-    left: side(solved.left, out),
-    right: side(solved.right, width),
-    shared: true,
-  };
-  if (n * (width + out) <= width * out) return delta;
-  const change = denseOf(delta);
-  return denseDelta(role, layout === "out_in" ? change : transposed(change, out, width));
+  const [left, right] = [side(solved.left, out), side(solved.right, width)];
+  return factorsOrDense(model, { role, rank: n, left, right, shared: true });
 }
 
 /** The published recipe, else the output projections before the last layer, as for Mistral. */

@@ -16,6 +16,7 @@ import { additionsOn, partsWithout } from "../engine/models/additions/lay.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
 import { activationOf, type Model, weight } from "../engine/models/model.ts";
 import { sizeOf } from "../engine/tensor/tensor.ts";
+import { inContexts } from "./beside/in_contexts.ts";
 import { withParts } from "./beside/map_rows.ts";
 import { besideMethod } from "./beside/method.ts";
 import { ordinaryTexts } from "./beside/ordinary.ts";
@@ -23,7 +24,6 @@ import { besideRecipe } from "./beside/recipes.ts";
 import { contexts } from "./contexts.ts";
 import type { Edit, EditOutcome } from "./edit.ts";
 import type { Example } from "./finetune/train.ts";
-import { fill } from "./requests.ts";
 import { ties } from "./wise/ties.ts";
 import { trainMemory } from "./wise/train.ts";
 
@@ -74,14 +74,9 @@ export const wise = besideMethod({
     await othersOf(model, seed);
   },
   async edit(model, requests, examples, { hparams, seed = 0 }) {
-    const before = await contexts(model, hparams.context_template_length_params, seed, "words");
+    const lengths = hparams.context_template_length_params;
+    const texts = await inContexts(model, requests, examples, lengths, seed);
     const others = await othersOf(model, seed);
-    const texts = requests.map(({ prompt, subject }, i) =>
-      before.map((context) => ({
-        prompt: context ? model.tokenizer.encode(context + fill(prompt, subject).text) : examples[i].prompt,
-        target: examples[i].target,
-      }))
-    );
     return await editWise(model, texts, { hparams, seed, others });
   },
 });

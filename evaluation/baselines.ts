@@ -18,7 +18,10 @@ const LAYOUT = 2;
 /** Cases that are read ahead together. */
 const AHEAD = 8;
 
-/** Takes readings of the unedited model, or finds them. Call with the model unedited. */
+/** Runs something on the unedited model, whatever lies on it now. */
+type Unedited = <T>(body: () => Promise<T>) => Promise<T>;
+
+/** Takes readings of the unedited model, or finds them. */
 export class Baselines {
   readonly #model: Model;
   readonly #cases: readonly EditCase[];
@@ -46,15 +49,16 @@ export class Baselines {
     this.#folder = join(cacheFolder(), "baselines", weights.slice(0, 16));
   }
 
-  async read(one: EditCase): Promise<Readings> {
-    if (!this.#ready.has(one.id)) await this.#readFrom(this.#cases.indexOf(one));
+  /** @param unedited takes edits off the model while `body` runs; asked for only where the cache has nothing */
+  async read(one: EditCase, unedited: Unedited = (body) => body()): Promise<Readings> {
+    if (!this.#ready.has(one.id)) await this.#readFrom(this.#cases.indexOf(one), unedited);
     const readings = this.#ready.get(one.id)!;
     this.#ready.delete(one.id);
     return readings;
   }
 
   /** Reads a case and those after it, but what the cache has. */
-  async #readFrom(first: number): Promise<void> {
+  async #readFrom(first: number, unedited: Unedited): Promise<void> {
     const missing: { one: EditCase; path: string }[] = [];
     for (const one of this.#cases.slice(first, first + AHEAD)) {
       const path = this.#path(one);
@@ -62,7 +66,9 @@ export class Baselines {
       if (known === undefined) missing.push({ one, path });
       else this.#ready.set(one.id, known);
     }
-    const readings = await readCases(this.#model, missing.map(({ one }) => one), this.#plan, this.#seed);
+    if (missing.length === 0) return;
+    const cases = missing.map(({ one }) => one);
+    const readings = await unedited(() => readCases(this.#model, cases, this.#plan, this.#seed));
     for (const [i, { one, path }] of missing.entries()) {
       this.#ready.set(one.id, readings[i]);
       // Only a convenience: a full disk must not end a run.

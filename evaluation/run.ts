@@ -144,12 +144,11 @@ async function relay({ folder, layers, memory }: Run, group: readonly EditCase[]
 async function runGroup(run: Run, group: readonly EditCase[]): Promise<CaseLine[]> {
   const { model, layers, seed, plan } = run;
   const phases = new Phases(model.gpu);
-  const readBefore = async () => {
+  const before = await phases.run("before", async () => {
     const readings: Readings[] = [];
-    for (const one of group) readings.push(await run.baselines.read(one));
+    for (const one of group) readings.push(await readUnedited(run, one));
     return readings;
-  };
-  const before = await phases.run("before", () => layers ? layers.without(readBefore) : readBefore());
+  });
   const made = await phases.run("edit", () => makeEdit(run, group));
   const after: Readings[] = [];
   let elsewhere: Metrics | undefined;
@@ -203,6 +202,11 @@ async function runGroup(run: Run, group: readonly EditCase[]): Promise<CaseLine[
       phases: costs,
     };
   });
+}
+
+/** A case as the unedited model answers it; what lies on the model is taken off only where that is not known yet. */
+function readUnedited({ baselines, layers }: Run, one: EditCase): Promise<Readings> {
+  return baselines.read(one, layers && ((body) => layers.without(body)));
 }
 
 /** An edit, or why there is none. */
@@ -265,14 +269,14 @@ function withGold<E extends Pick<Edit, "prompts">>(edit: E, group: readonly Edit
 
 /** Every case after the last edit. */
 async function readRetained(run: Run, cases: readonly EditCase[]): Promise<RetainedLine[]> {
-  const { model, folder, layers, baselines, plan, seed } = run;
+  const { model, folder, plan, seed } = run;
   for (const [done, one] of cases.entries()) {
     run.onProgress?.(done, cases.length, "retained");
     const { id, index } = one;
     if (folder.retained.has(id)) continue;
     const phases = new Phases(model.gpu);
     const { before, readings } = await phases.run("retained", async () => ({
-      before: await layers!.without(() => baselines.read(one)),
+      before: await readUnedited(run, one),
       readings: await readCase(model, one, plan, seed),
     }));
     const metrics = scoreCase(one, before, readings);

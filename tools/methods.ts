@@ -3,8 +3,10 @@
  * method in a process of its own. Results are kept in a folder; started again it goes on where it was.
  *
  *   deno run -A tools/methods.ts --model M --dataset D --out DIR [--limit 10] [--methods a,b] [--print]
+ *       [--set METHOD.KEY=VALUE]...
  */
 import { Command } from "npm:commander@15.1.0";
+import { collect, parseSettings } from "../cli/inputs.ts";
 import { METHODS } from "../editors/methods.ts";
 import type { Measured } from "./methods/measure.ts";
 import { traitsOf } from "./methods/traits.ts";
@@ -15,14 +17,22 @@ const flags = new Command()
   .requiredOption("--out <dir>", "folder of the results")
   .option("--limit <n>", "edits of each method", "10")
   .option("--methods <list>")
+  .option("--set <method.key=value>", "one hyper-parameter of one method; may be repeated", collect, [])
   .option("--print", "run nothing")
   .parse(Deno.args, { from: "user" }).opts();
+
+/** A method's own hyper-parameters. */
+function hparamsOf(method: string): Record<string, unknown> {
+  const own = (flags.set as string[]).filter((text) => text.startsWith(`${method}.`));
+  return parseSettings(own.map((text) => text.slice(method.length + 1)));
+}
 
 const fileOf = (method: string) => `${flags.out}/${method}.json`;
 
 async function run(method: string): Promise<void> {
   const script = new URL("./methods/measure.ts", import.meta.url).pathname;
-  const args = ["run", "-A", script, flags.model, flags.dataset, method, flags.limit];
+  const given = JSON.stringify(hparamsOf(method));
+  const args = ["run", "-A", script, flags.model, flags.dataset, method, flags.limit, given];
   console.error(`${method} …`);
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args, stdin: "null" }).output();
   const said = new TextDecoder().decode(stderr).trim();

@@ -2,7 +2,7 @@
  * The tables of docs/results.md: makes the runs of one table with `eval`, one after another, and prints the
  * table of those that are finished. Stopped and started again it goes on where it was.
  *
- *   deno run -A tools/results.ts --model M --dataset D --table single|batches|sequences --out DIR
+ *   deno run -A tools/results.ts --model M --dataset D --table single|memory|batches|sequences --out DIR
  *       [--limit N] [--methods a,b] [--batches 1,10] [--print] [--drift]
  */
 import { Command, Option } from "npm:commander@15.1.0";
@@ -14,7 +14,9 @@ const flags = new Command()
   .requiredOption("--model <M>")
   .requiredOption("--dataset <D>")
   .requiredOption("--out <dir>", "folder of the runs' folders")
-  .addOption(new Option("--table <name>").choices(["single", "batches", "sequences"]).makeOptionMandatory())
+  .addOption(
+    new Option("--table <name>").choices(["single", "memory", "batches", "sequences"]).makeOptionMandatory(),
+  )
   .option("--limit <n>", "records of a single run or a sequence")
   .option("--methods <list>")
   .option("--batches <list>")
@@ -27,6 +29,7 @@ const runs = plannedRuns(flags.table as TableName, {
   methods: list(flags.methods),
   limit: flags.limit === undefined ? undefined : Number(flags.limit),
   batches: list(flags.batches)?.map(Number),
+  dataset: flags.dataset,
 });
 
 async function summaryOf({ folder }: PlannedRun): Promise<Summary | undefined> {
@@ -39,7 +42,7 @@ async function make({ folder, method, batch, sequential, limit, set }: PlannedRu
     ...["--model", flags.model, "--dataset", flags.dataset, "--method", method, "--batch", String(batch)],
     ...["--metrics", flags.drift ? "drift" : "none", "--out", `${flags.out}/${folder}`, "--resume"],
     ...(limit === undefined ? [] : ["--limit", String(limit)]),
-    ...(set === undefined ? [] : ["--set", set]),
+    ...set.flatMap((one) => ["--set", one]),
     sequential ? "--sequential" : "--cache-targets",
   ];
   const cli = new URL("../cli.ts", import.meta.url).pathname;

@@ -32,7 +32,7 @@ export interface TrainingState {
   /** Steps made. */
   step: number;
   /** Means between two readings; losses weighted. */
-  losses: { step: number; edit: number; loc: number; norm: number }[];
+  losses: { step: number; edit: number; loc: number; norm: number; alpha?: number; margin?: number }[];
   validations: ({ step: number } & Quality)[];
   /** The validation that the editor was kept at. */
   best?: { step: number; loss: number };
@@ -54,11 +54,11 @@ const OURS = /^(config|summary)\.json$|^(editor|training)\.safetensors$|^curves\
  * Opens a folder, a new one or, with `resume`, one of the same configuration; with what was reached there.
  * @throws {InputError} when it holds a training and `resume` is not set, or something else, or another configuration
  */
-export async function openTraining(
+export async function openTraining<State = TrainingState>(
   path: string,
   config: TrainingConfig,
   resume: boolean,
-): Promise<{ folder: TrainingFolder; reached?: { state: TrainingState; numbers: Numbers } }> {
+): Promise<{ folder: TrainingFolder; reached?: { state: State; numbers: Numbers } }> {
   const at = (name: string) => join(path, name);
   const folder = {
     path,
@@ -82,7 +82,7 @@ export async function openTraining(
   }
   if (!await Deno.stat(folder.state).catch(() => undefined)) return { folder };
   const { head, numbers } = await readEditor(folder.state, "training");
-  return { folder, reached: { state: head.training as unknown as TrainingState, numbers } };
+  return { folder, reached: { state: head.training as State, numbers } };
 }
 
 /** Refuses a folder before any work. @throws {InputError} as {@link openTraining} */
@@ -101,11 +101,16 @@ export async function checkTrainingFolder(path: string, resume: boolean): Promis
 }
 
 /** Writes what a training goes on from. */
-export async function saveState(
+export async function saveState<State extends object = TrainingState>(
   { state: path }: TrainingFolder,
   head: Omit<EditorHead, "training">,
-  state: TrainingState,
+  state: State,
   numbers: ReadonlyMap<string, NamedNumbers>,
 ): Promise<void> {
-  await writeEditor(path, { ...head, training: { ...state } }, numbers, "training");
+  await writeEditor(
+    path,
+    { ...head, training: { ...state } as Record<string, unknown> },
+    numbers,
+    "training",
+  );
 }

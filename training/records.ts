@@ -14,7 +14,8 @@ import type { ExampleSource, TextExample } from "./source.ts";
 type Fields = Record<string, unknown>;
 
 /** A record's texts; where there are several, one is drawn. */
-interface Parts {
+export interface Parts {
+  subject?: string;
   prompt: string;
   alt: string[];
   rephrases: string[];
@@ -47,6 +48,11 @@ function texts(record: Fields, ...keys: string[]): string[] {
   return list;
 }
 
+/** The first of some texts that is there. */
+function known(...values: unknown[]): string | undefined {
+  return values.flat().find((value): value is string => typeof value === "string" && value.trim() !== "");
+}
+
 /** MEND's mark of an unrelated question is no part of the question. */
 function question(text: string): string {
   const bare = text.replace(/^\s*nq question:\s*/i, "").trim();
@@ -57,11 +63,12 @@ const zsre: Layout = {
   name: "zsRE (MEND)",
   recognise: (r) => "src" in r,
   read: (r) => ({
+    subject: known(r.subject),
     prompt: text(r, "src"),
     alt: texts(r, "alt"),
     rephrases: texts(r, "rephrase"),
     loc: [{ prompt: question(text(r, "loc")), answer: text(r, "loc_ans") }],
-    before: typeof r.pred === "string" && r.pred.trim() ? r.pred : undefined,
+    before: known(r.pred, r.answers),
   }),
 };
 
@@ -72,6 +79,7 @@ const counterFact: Layout = {
     const rewrite = r.requested_rewrite as Fields & { target_new?: Fields; target_true?: Fields };
     const subject = text(rewrite, "subject"), truth = text(rewrite.target_true ?? {}, "str");
     return {
+      subject,
       prompt: text(rewrite, "prompt").replace("{}", subject),
       alt: texts(rewrite.target_new ?? {}, "str"),
       rephrases: texts(r, "paraphrase_prompts"),
@@ -85,11 +93,12 @@ const easyEdit: Layout = {
   name: "CounterFact (EasyEdit)",
   recognise: (r) => "target_new" in r && "prompt" in r,
   read: (r) => ({
+    subject: known(r.subject),
     prompt: text(r, "prompt"),
     alt: texts(r, "target_new"),
     rephrases: texts(r, "rephrase_prompt"),
     loc: [{ prompt: text(r, "locality_prompt"), answer: text(r, "locality_ground_truth") }],
-    before: typeof r.ground_truth === "string" && r.ground_truth.trim() ? r.ground_truth : undefined,
+    before: known(r.ground_truth),
   }),
 };
 
@@ -119,6 +128,16 @@ export async function fileSource(path: string): Promise<ExampleSource> {
   return sourceOf(await readRecords(path));
 }
 
+/**
+ * The texts of all records of a file.
+ * @param check throws an InputError ("has no subject") for a record that cannot be used
+ * @throws {InputError} as {@link fileSources}
+ */
+export async function fileParts(path: string, check: (parts: Parts) => void): Promise<Parts[]> {
+  const { layout, records } = await readRecords(path, check);
+  return records.map((record) => layout.read(record.parse()));
+}
+
 interface Records {
   name: string;
   hash: string;
@@ -126,7 +145,7 @@ interface Records {
   records: RawRecord[];
 }
 
-async function readRecords(path: string): Promise<Records> {
+async function readRecords(path: string, check?: (parts: Parts) => void): Promise<Records> {
   const { bytes } = await readSource(path);
   const name = basename(path);
   const { records } = splitRecords(bytes, name);
@@ -138,15 +157,22 @@ async function readRecords(path: string): Promise<Records> {
       hint: `Known are ${LAYOUTS.map(({ name }) => name).join(", ")}`,
     });
   }
-  refuseUnusable(name, layout, records);
+  refuseUnusable(name, records, (record) => {
+    const parts = layout.read(record);
+    check?.(parts);
+  });
   return { name, hash: createHash("sha256").update(bytes).digest("hex"), layout, records };
 }
 
-function refuseUnusable(name: string, layout: Layout, records: readonly RawRecord[]): void {
+function refuseUnusable(
+  name: string,
+  records: readonly RawRecord[],
+  check: (record: Fields) => void,
+): void {
   const problems = new Map<string, number[]>();
   for (const record of records) {
     try {
-      layout.read(record.parse());
+      check(record.parse());
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
       problems.set(error.message, [...problems.get(error.message) ?? [], record.line]);

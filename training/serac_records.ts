@@ -1,8 +1,8 @@
 /** Facts in several wordings, which SERAC is trained on: atlas' own, or those of a file. */
 import { atlasData } from "../atlas/mod.ts";
-import { readCorpus } from "../editors/ike_corpus.ts";
 import type { SeracRecord } from "../editors/serac/data.ts";
 import { InputError } from "../engine/io/errors.ts";
+import { fileParts } from "./records.ts";
 
 type Relations = Record<string, { statements: string[]; questions: string[] }>;
 
@@ -29,18 +29,26 @@ export async function atlasSeracRecords(): Promise<SeracRecord[]> {
 }
 
 /**
- * The records of a file in CounterFact's (ROME's or EasyEdit's) or zsRE's layout. Prompts that differ by their
- * subjects only are facts of one kind.
- * @throws {InputError} when it cannot be read, or has facts about fewer than two subjects
+ * The records of a file in a layout that editors are trained with. Prompts that differ by their subjects only are
+ * facts of one kind; of records with the same subject and prompt the first one stays.
+ * @throws {InputError} when it cannot be read, naming lines that cannot be used
  */
 export async function fileSeracRecords(path: string): Promise<SeracRecord[]> {
-  const records = (await readCorpus(path)).map((record): SeracRecord => ({
-    subject: record.subject,
-    kind: record.prompt.replace(record.subject, "{}"),
-    answer: record.neighbours[0].answer,
-    wordings: [record.prompt, ...record.paraphrases],
-    targets: [record.new],
-  }));
-  if (new Set(records.map(({ subject }) => subject)).size > 1) return records;
-  throw new InputError(`${path} has facts about one subject only: SERAC learns to tell several apart`);
+  const all = await fileParts(path, ({ subject, before }) => {
+    if (subject === undefined) throw new InputError('has no "subject"');
+    if (before === undefined) throw new InputError("does not say what is true now");
+  });
+  const records = new Map<string, SeracRecord>();
+  for (const { subject, prompt, rephrases, alt, before } of all) {
+    const key = JSON.stringify([subject, prompt]);
+    if (records.has(key)) continue;
+    records.set(key, {
+      subject: subject!,
+      kind: prompt.replace(subject!, "{}"),
+      answer: before!,
+      wordings: [prompt, ...rephrases],
+      targets: alt,
+    });
+  }
+  return [...records.values()];
 }

@@ -6,7 +6,7 @@
  */
 import type { LoadedModel } from "../engine/models/load.ts";
 import { type EditorHead, readEditor, writeEditor } from "../editors/hypernetworks/file.ts";
-import type { CommonTraining } from "../editors/hypernetworks/hparams.ts";
+import type { CommonTraining, WeightedTraining } from "../editors/hypernetworks/hparams.ts";
 import type { EditorKind } from "../editors/hypernetworks/kinds.ts";
 import {
   DivergedError,
@@ -27,6 +27,9 @@ export interface TrainingReport {
   /** Means since the last report, weighted. */
   edit: number;
   loc: number;
+  /** Of a constrained training: the multiplier and the bound. */
+  alpha?: number;
+  margin?: number;
   /** After this very step. */
   validation?: Quality;
   /** Seconds left to the last step at the pace so far; it may end earlier. */
@@ -76,7 +79,8 @@ export async function trainEditor(model: LoadedModel, options: TrainingOptions):
   if (reached) learner.restore(reached.numbers);
   const state: TrainingState = reached?.state ?? { step: 0, losses: [], validations: [] };
   const head = { method: kind.name, base: config.base, roles, shape };
-  const weights = { c_edit: hparams.cedit, c_loc: hparams.cloc };
+  const { cedit: c_edit = 1, cloc: c_loc = 1 } = hparams as Partial<WeightedTraining>;
+  const weights = { c_edit, c_loc };
   const held = groupsOf(model, options.validation, hparams.n_edits, config.seed);
   const groups = groupsOf(model, options.train, hparams.n_edits, config.seed);
   const checks = Array.from({ length: validationGroups(options, hparams.val_steps) }, (_, i) => held(i));
@@ -96,6 +100,7 @@ export async function trainEditor(model: LoadedModel, options: TrainingOptions):
         ? await validate(model, network, checks, weights, together(hparams))
         : undefined;
       if (validation) {
+        learner.validated?.(validation);
         await keepIfBest(model, network, { state, validation, path: folder.editor, head, config });
       }
       if (due(hparams.val_interval) || due(saveEvery)) {
@@ -103,9 +108,18 @@ export async function trainEditor(model: LoadedModel, options: TrainingOptions):
       }
       if (due(READING) || due(hparams.val_interval)) {
         const pace = (performance.now() - began) / 1000 / (state.step - firstStep);
-        const { edit, loc } = state.losses.at(-1)!;
+        const { edit, loc, alpha, margin } = state.losses.at(-1)!;
         const left = pace * (hparams.max_steps - state.step);
-        onReport?.({ step: state.step, steps: hparams.max_steps, edit, loc, validation, left });
+        onReport?.({
+          step: state.step,
+          steps: hparams.max_steps,
+          edit,
+          loc,
+          alpha,
+          margin,
+          validation,
+          left,
+        });
       }
     }
   } catch (error) {
@@ -154,8 +168,8 @@ function groupsOf(
 }
 
 async function readLosses(learner: Trainee, state: TrainingState): Promise<void> {
-  const { steps, edit, loc, norm } = await learner.progress();
-  if (steps > 0) state.losses.push({ step: state.step, edit, loc, norm });
+  const { steps, ...means } = await learner.progress();
+  if (steps > 0) state.losses.push({ step: state.step, ...means });
 }
 
 function outOfPatience({ step, best }: TrainingState, { early_stop_patience }: CommonTraining): boolean {

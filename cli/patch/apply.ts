@@ -7,8 +7,9 @@ import { checkCheckpointFolder, type TensorChange, writeCheckpoint } from "../..
 import { type Patch, requireBase } from "../../patches/patch.ts";
 import { requireWeights } from "../../patches/prompt_patch.ts";
 import { partsOf, stackPatches } from "../../patches/stack.ts";
+import { collect } from "../inputs.ts";
 import { printJson } from "../terminal.ts";
-import { bytes, changesTable, collect, openFiles, patchesTable, readPatches, stages } from "./common.ts";
+import { bytes, changesTable, openFiles, patchesTable, readPatches, stages } from "./common.ts";
 
 interface Flags {
   model: string;

@@ -7,9 +7,6 @@ import { type Patch, readPatch } from "../../patches/patch.ts";
 import { modelPath } from "../model.ts";
 import { type Progress, progress, table } from "../terminal.ts";
 
-/** A flag that may be repeated. */
-export const collect = (value: string, list: string[]) => [...list, value];
-
 /** Opens a model's files, without a device, by the name a user gives. Dispose to close them. */
 export async function openFiles(name: string): Promise<Checkpoint & Disposable> {
   const checkpoint = await openCheckpoint(await modelPath(name));

@@ -7,10 +7,11 @@ import { InputError } from "../../engine/io/errors.ts";
 import { readRecord, STACK } from "../../patches/applied.ts";
 import { type Patch, readPatch } from "../../patches/patch.ts";
 import { revertPatches } from "../../patches/revert.ts";
+import { collect } from "../inputs.ts";
 import { modelPath } from "../model.ts";
 import { checkOutput } from "../outputs.ts";
 import { printJson } from "../terminal.ts";
-import { changesTable, collect, openFiles, patchesTable, short, stages } from "./common.ts";
+import { changesTable, openFiles, patchesTable, short, stages } from "./common.ts";
 import { readSelection } from "./selection.ts";
 
 interface Flags {

@@ -2,9 +2,10 @@
 import { Command } from "npm:commander@15.1.0";
 import { readPatch, writePatch } from "../../patches/patch.ts";
 import { partsOf, stackPatches, withoutParts } from "../../patches/stack.ts";
+import { collect } from "../inputs.ts";
 import { checkOutput } from "../outputs.ts";
 import { printJson } from "../terminal.ts";
-import { bytes, collect, patchesTable, readPatches } from "./common.ts";
+import { bytes, patchesTable, readPatches } from "./common.ts";
 import { readSelection } from "./selection.ts";
 
 interface Flags {

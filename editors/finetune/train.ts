@@ -36,7 +36,7 @@ export interface TrainOptions {
   objective_optimization: Objective;
   /** Updates a batch at most. */
   num_steps: number;
-  /** Adam's learning rate. */
+  /** Adam's learning rate, or that of the adaptation's own optimiser. */
   lr: number;
   /** L2: the gradient gets weight_decay·θ, as torch.optim.Adam does it. */
   weight_decay: number;
@@ -53,11 +53,23 @@ export type Start =
   /** Of the layer only the MLP's output projection is trained. */
   | { at: "key"; layer: number };
 
+/**
+ * What updates a parameter: makes its state (f32, zero at the start) and returns what records a step. The clock u32
+ * [1] is 1 in the first.
+ */
+export type Optimiser = (
+  param: Tensor,
+  lr: number,
+  zeros: (label: string, shape: number[]) => Tensor,
+) => (ctx: Ctx, grad: Tensor, clock: Tensor) => void;
+
 /** A way to change a model by training: which numbers are trained and how the model uses them. */
 export interface Adaptation {
   readonly start: Start;
   /** Trained in place, f32. */
   readonly parameters: readonly Tensor[];
+  /** Default: Adam. */
+  readonly optimiser?: Optimiser;
   /** The model with the parameters in it, for one recorded step. */
   place(ctx: Ctx): Model;
   /** Adds a term to the loss: its value to `value` f32 [1]; returns what adds its gradients, to run later. */
@@ -102,10 +114,10 @@ export async function train(
     gate: zeros("gate", [1], "u32"),
   };
   const clock = zeros("adam clock", [1], "u32");
-  const moments = adaptation.parameters.map((param) => ({
+  const { optimiser = adamOptimiser } = adaptation;
+  const trained = adaptation.parameters.map((param) => ({
     param,
-    m: zeros(`m of ${param.label}`, [...param.shape]),
-    v: zeros(`v of ${param.label}`, [...param.shape]),
+    update: optimiser(param, options.lr, zeros),
   }));
   const plans = [];
   for (let first = 0; first < examples.length; first += options.batch_size) {
@@ -113,7 +125,7 @@ export async function train(
       new Batch(model, examples.slice(first, first + options.batch_size), adaptation, options),
     );
     const closes = first + options.batch_size >= examples.length;
-    plans.push(owned.use(batch.record({ state, clock, moments }, first, closes)));
+    plans.push(owned.use(batch.record({ state, clock, trained }, first, closes)));
   }
   for (let epoch = 0; epoch <= options.num_steps; epoch++) for (const plan of plans) plan.run();
   const [history, epochs, bad] = await readTensors(gpu, state.history, state.epoch, state.bad);
@@ -135,11 +147,17 @@ export async function train(
   };
 }
 
+const adamOptimiser: Optimiser = (param, lr, zeros) => {
+  const m = zeros(`m of ${param.label}`, [...param.shape]);
+  const v = zeros(`v of ${param.label}`, [...param.shape]);
+  return (ctx, grad, step) => adam(ctx, { param, grad, m, v, step, lr });
+};
+
 /** What all batches of a training share. */
 interface Shared {
   state: EpochState;
   clock: Tensor;
-  moments: { param: Tensor; m: Tensor; v: Tensor }[];
+  trained: { param: Tensor; update: ReturnType<Optimiser> }[];
 }
 
 /** One batch of examples: its rows, and what of the model is computed once for them. */
@@ -186,15 +204,15 @@ class Batch implements Disposable {
   }
 
   /** Records one step: losses, the rule, and under its gate backward and update. */
-  record({ state, clock, moments }: Shared, first: number, closes: boolean) {
+  record({ state, clock, trained }: Shared, first: number, closes: boolean) {
     const { gpu } = this.#model;
-    const { lr, weight_decay, threshold } = this.#options;
+    const { weight_decay, threshold } = this.#options;
     const enter = this.#prepare();
     const penalty = this.#f32("penalty", [0]);
     const tape = new Tape();
     const ctx: Ctx = { gpu, r: gpu.recorder(), tape };
     ctx.r.gated(storageOf(state.gate), () => {
-      for (const { param } of moments) {
+      for (const { param } of trained) {
         // A gradient in several buffers cannot be a temporary.
         const into = param.shards.length > 1
           ? this.#own(createTensor(gpu, `d ${param.label}`, param.shape))
@@ -212,11 +230,11 @@ class Batch implements Disposable {
         tape.backward();
         regularise?.((param) => tape.grad(param)!);
         advance(ctx, clock);
-        for (const { param, m, v } of moments) {
+        for (const { param, update } of trained) {
           const grad = tape.grad(param);
           if (!grad) continue;
           if (weight_decay > 0) addScaled(ctx, param, grad, weight_decay, true);
-          adam(ctx, { param, grad, m, v, step: clock, lr });
+          update(ctx, grad, clock);
         }
         this.#adaptation.settle?.(ctx, clock, (param) => tape.grad(param));
       });

@@ -7,19 +7,11 @@ import { z } from "npm:zod@4.6.7";
 const layers = z.array(z.number().int().min(0)).min(1);
 
 /** What every training has. */
-const common = {
-  /** Layers whose MLPs are edited; default the last three. */
+const every = {
+  /** Layers that are edited: of KE all maps, by default of all layers; of the others the MLPs, of the last three. */
   layers: layers.optional(),
   /** Learning rate. */
   lr: z.number().positive(),
-  /** Steps over which the learning rate falls to nothing; 0 keeps it. */
-  lr_decay: z.number().int().min(0).default(0),
-  /** Weight of the outer text's loss. */
-  cedit: z.number().positive().default(0.1),
-  /** Weight of the KL divergence at the unrelated text. */
-  cloc: z.number().min(0).default(1),
-  /** The joint norm of the gradients at most. */
-  grad_clip: z.number().positive().default(100),
   /** Edits that one edited model holds: train with as many as will be made together. */
   n_edits: z.number().int().min(1).default(1),
   /** Groups of edits a step: the gradients accumulated before an update. */
@@ -32,6 +24,19 @@ const common = {
   val_steps: z.number().int().min(1).default(500),
   /** Steps without a new best validation loss after which training ends. */
   early_stop_patience: z.number().int().min(1).default(2000),
+};
+
+/** What those trained by MEND's loss have. */
+const common = {
+  ...every,
+  /** Steps over which the learning rate falls to nothing; 0 keeps it. */
+  lr_decay: z.number().int().min(0).default(0),
+  /** Weight of the outer text's loss. */
+  cedit: z.number().positive().default(0.1),
+  /** Weight of the KL divergence at the unrelated text. */
+  cloc: z.number().min(0).default(1),
+  /** The joint norm of the gradients at most. */
+  grad_clip: z.number().positive().default(100),
 };
 
 export const mendTrainSchema = z.object({
@@ -78,7 +83,38 @@ export const efkTrainSchema = z.object({
   max_scale: z.number().positive().default(1),
 });
 
+/** KE's own (nicola-decao/KnowledgeEditor, the training of BART with the KL constraint; guide section 3). */
+export const keTrainSchema = z.object({
+  ...every,
+  lr: every.lr.default(3e-4),
+  /** Learning rate of the multiplier α. */
+  lr_alpha: z.number().positive().default(0.1),
+  /** Steps over which both rates rise from nothing; from there they fall to nothing at the last step. */
+  warmup_updates: z.number().int().min(0).default(1000),
+  max_steps: every.max_steps.default(200_000),
+  /** The network reads one edit at a time. */
+  n_edits: z.literal(1).default(1),
+  accumulate_bs: every.accumulate_bs.default(4),
+  /** Label smoothing. */
+  eps: z.number().positive().max(0.5).default(0.1),
+  /** Where the bound on the KL divergence starts, and what it does not fall below. */
+  margin_kl_max: z.number().positive().default(1e-3),
+  margin_kl_min: z.number().positive().default(1e-5),
+  /** Width of the LSTM in each direction. */
+  lstm: z.number().int().min(1).default(128),
+  /** Width of what it makes of an edit. */
+  condition: z.number().int().min(1).default(1024),
+  /** Width between a head's two maps. */
+  hidden: z.number().int().min(1).default(128),
+  /** The gates' upper bound. */
+  max_scale: z.number().positive().default(1),
+});
+
+export type KeTraining = z.infer<typeof keTrainSchema>;
 export type EfkTraining = z.infer<typeof efkTrainSchema>;
 export type MalmenTraining = z.infer<typeof malmenTrainSchema>;
 export type MendTraining = z.infer<typeof mendTrainSchema>;
-export type CommonTraining = Pick<MendTraining, keyof typeof common>;
+/** Of those trained by MEND's loss. */
+export type WeightedTraining = Pick<MendTraining, keyof typeof common>;
+/** Of all. */
+export type CommonTraining = Pick<MendTraining, keyof typeof every>;

@@ -41,6 +41,11 @@ export interface KeShape {
   hidden: number;
   /** s: the gates' upper bound. */
   maxScale: number;
+  /**
+   * Multiplies the learning rate of the LSTM's one bias. PyTorch's has two that are added: under an optimiser that
+   * looks at each number alone their sum moves twice as far.
+   */
+  biasRate?: number;
   seed?: number;
 }
 
@@ -53,7 +58,7 @@ export interface Separators {
 /** A network with new numbers, or with given ones. */
 export function keNetwork(
   model: Model,
-  { roles, lstm, condition, hidden, maxScale, seed = 0 }: KeShape,
+  { roles, lstm, condition, hidden, maxScale, biasRate = 1, seed = 0 }: KeShape,
   numbers?: Numbers,
   separators: Separators = separatorsOf(model),
 ): Hypernetwork {
@@ -62,12 +67,16 @@ export function keNetwork(
   const table = tensor(model, "embed");
   const { cols: width } = matrixOf(table);
   /** PyTorch's own start: uniform within ±1/√fan. */
-  const uniform = (name: string, shape: number[], fan: number) =>
-    store.parameter(name, shape, () => (2 * random() - 1) / Math.sqrt(fan));
-  const map = (name: string, out: number, inner: number, bias = true, fan = inner) =>
-    mapOf(name, uniform(name, [out, inner], fan), bias ? uniform(`${name}.bias`, [out], fan) : undefined);
+  const uniform = (name: string, shape: number[], fan: number, rate = 1) =>
+    store.parameter(name, shape, () => (2 * random() - 1) / Math.sqrt(fan), rate);
+  const map = (name: string, out: number, inner: number, bias = true, fan = inner, rate = 1) =>
+    mapOf(
+      name,
+      uniform(name, [out, inner], fan),
+      bias ? uniform(`${name}.bias`, [out], fan, rate) : undefined,
+    );
   const directions = ["forward", "backward"].map((name) => ({
-    inputs: map(`lstm.${name}.ih`, 4 * lstm, width, true, lstm),
+    inputs: map(`lstm.${name}.ih`, 4 * lstm, width, true, lstm, biasRate),
     states: map(`lstm.${name}.hh`, 4 * lstm, lstm, false),
     condition: map(`condition.${name}`, condition, lstm, name === "forward", 2 * lstm),
   }));

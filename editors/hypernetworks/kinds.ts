@@ -7,15 +7,19 @@ import {
   type CommonTraining,
   type EfkTraining,
   efkTrainSchema,
+  type KeTraining,
+  keTrainSchema,
   type MalmenTraining,
   malmenTrainSchema,
   type MendTraining,
   mendTrainSchema,
+  type WeightedTraining,
 } from "./hparams.ts";
+import { ConstrainedLearner } from "./ke_learner.ts";
 import { keNetwork, type KeShape } from "./ke_network.ts";
 import { Learner, type Trainee } from "./learner.ts";
 import { malmenNetwork } from "./malmen_network.ts";
-import { lastLayers, mlpMaps, projections } from "./maps.ts";
+import { blockMaps, lastLayers, mlpMaps, projections } from "./maps.ts";
 import { mendNetwork } from "./mend_network.ts";
 import type { Hypernetwork, Numbers } from "./network.ts";
 
@@ -44,7 +48,11 @@ export interface EditorKind<H extends CommonTraining = CommonTraining> {
 }
 
 /** MEND's loss and Adam. */
-const learner: EditorKind["learner"] = (model, network, { cedit, cloc, lr, lr_decay, grad_clip }) =>
+const learner: EditorKind<WeightedTraining>["learner"] = (
+  model,
+  network,
+  { cedit, cloc, lr, lr_decay, grad_clip },
+) =>
   new Learner(model, network, {
     c_edit: cedit,
     c_loc: cloc,
@@ -92,7 +100,22 @@ const keEfk: EditorKind<EfkTraining> = {
   learner,
 };
 
-const KINDS: readonly EditorKind[] = [mend as EditorKind, malmen as EditorKind, keEfk as EditorKind];
+const ke: EditorKind<KeTraining> = {
+  name: "ke",
+  schema: keTrainSchema,
+  alone: true,
+  roles: (model, { layers }) => blockMaps(model, layers ?? lastLayers(model, Infinity)),
+  shape: (hparams) => ({ ...keEfk.shape(hparams as KeTraining & EfkTraining), biasRate: 2 }),
+  network: keEfk.network,
+  learner: (model, network, hparams) =>
+    new ConstrainedLearner(model, network, {
+      ...{ lr: hparams.lr, lrAlpha: hparams.lr_alpha, warmup: hparams.warmup_updates },
+      ...{ steps: hparams.max_steps, smoothing: hparams.eps },
+      margin: { start: hparams.margin_kl_max, floor: hparams.margin_kl_min },
+    }),
+};
+
+const KINDS: readonly EditorKind[] = [mend, malmen, keEfk, ke] as readonly unknown[] as EditorKind[];
 
 /** The names of all. */
 export const EDITOR_KINDS: readonly string[] = KINDS.map(({ name }) => name);

@@ -13,6 +13,7 @@ import { readTensors, writeTensor } from "../../engine/tensor/transfer.ts";
 import type { NamedNumbers } from "./file.ts";
 import type { Hypernetwork, Numbers } from "./network.ts";
 import { type EditGroup, type LossWeights, recordBase, recordLosses } from "./step.ts";
+import type { Quality } from "./validate.ts";
 
 /** How to train. */
 export interface LearnOptions extends LossWeights {
@@ -32,10 +33,13 @@ export interface Progress {
   loc: number;
   /** Of the gradient before clipping. */
   norm: number;
+  /** Of a constrained training: the multiplier, and the bound, as the last step left them. */
+  alpha?: number;
+  margin?: number;
 }
 
 /** What may be not finite, in the order in which a step meets it. */
-const CAUSES = ["the edit's own gradients are", "a loss is", "the gradient of the network is"];
+export const CAUSES = ["the edit's own gradients are", "a loss is", "the gradient of the network is"];
 
 /** A training that met a value that is not finite. */
 export class DivergedError extends GpuError {
@@ -55,6 +59,8 @@ export interface Trainee extends Disposable {
   step(groups: readonly EditGroup[], index: number): void;
   /** Waits, and reads how it went since the last reading. @throws {DivergedError} naming step and cause */
   progress(): Promise<Progress>;
+  /** Hears of a validation. */
+  validated?(quality: Quality): void;
   /** Everything that training goes on from: parameters, buffers, the optimiser's state. */
   state(): Promise<Map<string, NamedNumbers>>;
   /** Takes a state back. */

@@ -10,8 +10,8 @@ import type { Ctx } from "../../engine/ops/context.ts";
 import { copy } from "../../engine/ops/elementwise.ts";
 import { createTensor, freeTensor, type Tensor } from "../../engine/tensor/tensor.ts";
 import { readTensors } from "../../engine/tensor/transfer.ts";
-import { denseDelta, type WeightDelta } from "../edit.ts";
-import { denseOf, transposed } from "../host_weight.ts";
+import type { WeightDelta } from "../edit.ts";
+import { factorsOrDense } from "../host_weight.ts";
 import { collectGradients } from "./gradients.ts";
 import { layerOf } from "./maps.ts";
 import type { EditText, Hypernetwork } from "./network.ts";
@@ -83,7 +83,7 @@ export async function makeChanges(
 
 /** ΔW = Σ_b values_b keys_bᵀ of one map as an edit has it: rows that say nothing left out, dense where that is less. */
 function changeOf(model: Model, role: string, keys: Float32Array, values: Float32Array): WeightDelta {
-  const { in: inner, out, layout } = weight(model, role);
+  const { in: inner, out } = weight(model, role);
   const all = keys.length / inner;
   if (![keys, values].every((side) => side.every(Number.isFinite))) {
     throw new GpuError(`The editor's change of ${role} is not finite`);
@@ -98,8 +98,6 @@ function changeOf(model: Model, role: string, keys: Float32Array, values: Float3
       { length: width * rank },
       (_, at) => side[rows[at % rank] * width + Math.floor(at / rank)],
     );
-  const delta = { role, rank, left: columns(values, out), right: columns(keys, inner), shared: true };
-  if (rank * (inner + out) <= inner * out) return delta;
-  const change = denseOf(delta);
-  return denseDelta(role, layout === "out_in" ? change : transposed(change, out, inner));
+  const [left, right] = [columns(values, out), columns(keys, inner)];
+  return factorsOrDense(model, { role, rank, left, right, shared: true });
 }

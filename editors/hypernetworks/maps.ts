@@ -14,15 +14,24 @@ export interface ShapeGroup {
 
 /** The MLPs' maps of layers, lower layers first, in the order in which a block has them. */
 export function mlpMaps(model: Model, layers: readonly number[]): string[] {
+  return mapsOf(model, layers, ["gate", "up", "down"].map((name) => `mlp.${name}`));
+}
+
+/** All linear maps of layers: attention's and the MLPs' (De Cao et al. 2021 edit every weight but embeddings, norms
+ * and biases). */
+export function blockMaps(model: Model, layers: readonly number[]): string[] {
+  const attention = ["qkv", "q", "k", "v", "o"].map((name) => `attn.${name}`);
+  return mapsOf(model, layers, [...attention, "mlp.gate", "mlp.up", "mlp.down"]);
+}
+
+function mapsOf(model: Model, layers: readonly number[], names: readonly string[]): string[] {
   const { layers: depth } = model.dims;
   const beyond = layers.find((layer) => layer >= depth);
   if (beyond !== undefined) {
     throw new InputError(`There is no layer ${beyond}: ${model.name} has layers 0 to ${depth - 1}`);
   }
   return [...layers].sort((a, b) => a - b).flatMap((layer) =>
-    ["gate", "up", "down"].map((name) => `layer.${layer}.mlp.${name}`).filter((role) =>
-      model.weights.has(role)
-    )
+    names.map((name) => `layer.${layer}.${name}`).filter((role) => model.weights.has(role))
   );
 }
 

@@ -8,7 +8,7 @@ import { parseHparams, requireKeys, requireLayers } from "../hparams.ts";
 import type { Method } from "../methods.ts";
 import { type EditRequest, requireConsistent, tokeniseRequest, validateRequest } from "../requests.ts";
 import type { EditOptions } from "../rome.ts";
-import { editorBase, findEditor, readEditor, requireFit } from "./file.ts";
+import { editorBase, type EditorHead, findEditor, readEditor, requireFit } from "./file.ts";
 import type { EditorKind } from "./kinds.ts";
 import { makeChanges } from "./make.ts";
 import type { EditText } from "./network.ts";
@@ -82,6 +82,22 @@ async function editWith(
     hparams: { ...hparams, ...hparams.editor === undefined ? {} : { editor: basename(hparams.editor) } },
     requests: valid,
     deltas,
-    outcomes: losses.map((nll) => ({ steps: 1, losses: [{ nll, kl: 0, wd: 0 }], warnings: [] })),
+    outcomes: losses.map((nll, i) => ({
+      steps: 1,
+      losses: [{ nll, kl: 0, wd: 0 }],
+      warnings: i === 0 ? crowded(kind, head, valid.length) : [],
+    })),
   };
+}
+
+/** The loss of edits made together is a mean, so each of more edits than there were in training writes less. */
+function crowded({ alone }: EditorKind, { training }: EditorHead, edits: number): string[] {
+  const { n_edits: trained } = training.hparams as { n_edits?: number };
+  if (alone || trained === undefined || edits <= trained) return [];
+  return [
+    `The editor was trained to make ${
+      trained === 1 ? "one edit" : `${trained} edits`
+    } at once, not ${edits}: ` +
+    `each may write too little. Make fewer at once, or train with --set n_edits=${edits}`,
+  ];
 }

@@ -3,8 +3,8 @@
  * there is one. EleutherAI's code and the editing tables' KN call its coordinates neurons (guide section
  * 11.2).
  */
-import type { Gpt2Config, LlamaConfig } from "../../engine/io/config.ts";
-import { type Model, tensor, weight } from "../../engine/models/model.ts";
+import type { LlamaConfig } from "../../engine/io/config.ts";
+import { activationOf, type Model, tensor, weight } from "../../engine/models/model.ts";
 import { activation, gated } from "../../engine/ops/activation.ts";
 import type { Ctx } from "../../engine/ops/context.ts";
 import { linear } from "../../engine/ops/linear.ts";
@@ -32,6 +32,5 @@ export function preActivation(ctx: Ctx, model: Model, layer: number, stream: Ten
 /** The down projection's input for a pre-activation. Gradient to z. */
 export function keyFrom(ctx: Ctx, model: Model, { z, up }: PreActivation): Tensor {
   if (up) return gated(ctx, z, up, "silu");
-  const { activation: kind } = model.config as Gpt2Config;
-  return activation(ctx, z, kind === "gelu_pytorch_tanh" ? "gelu_new" : kind);
+  return activation(ctx, z, activationOf(model));
 }

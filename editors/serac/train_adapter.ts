@@ -3,7 +3,6 @@
  * the answer after edit and test prompt, the edit being the right one, as in the original's supervised training.
  * The base's weights stay as they are; gradients flow to low-rank factors only.
  */
-import { GpuError } from "../../engine/gpu/errors.ts";
 import { finalNorm, forward, type Model, weight } from "../../engine/models/model.ts";
 import { packRows, selectRows } from "../../engine/models/rows.ts";
 import { type Ctx, Tape } from "../../engine/ops/context.ts";
@@ -14,37 +13,24 @@ import { fromHost, readF32 } from "../../engine/tensor/transfer.ts";
 import type { WeightDelta } from "../edit.ts";
 import { lora, loraStart, type LowRankAdaptation } from "../finetune/lora.ts";
 import { optimiser } from "./adam.ts";
+import { type Course, follow, type Schedule } from "./course.ts";
 import type { Copy } from "./data.ts";
 
 /** How to train. */
-export interface AdapterTraining {
+export interface AdapterTraining extends Omit<Schedule, "onBest"> {
   rank: number;
-  steps: number;
   /** Examples a step. */
   batch: number;
   /** Adam's: reached in 20 steps, then falling to a twentieth. */
   lr: number;
-  /** Steps between two validations. */
-  val_interval: number;
-  /** Validations without a better one after which training ends. */
-  patience: number;
   seed: number;
-  onProgress?: (done: number, total: number, loss: number) => void;
-}
-
-/** How training went: the loss of every look, and of every validation. */
-export interface Course {
-  losses: { step: number; loss: number }[];
-  validations: { step: number; loss: number }[];
-  /** The step whose parameters were kept. */
-  best: number;
+  /** Called with every adapter that is the best so far. */
+  onBest?: (adapter: WeightDelta[], course: Course) => Promise<void>;
 }
 
 const WARM_UP = 20, LEAST = 0.05;
 /** The norm to which gradients are clipped, and LoRA's α over its rank. */
 export const CLIP = 1, FACTOR = 2;
-/** Steps between two looks at the loss. */
-const LOOK = 10;
 
 /** What the rate of a step is multiplied by. */
 export function schedule(done: number, steps: number): number {
@@ -53,7 +39,8 @@ export function schedule(done: number, steps: number): number {
 
 /**
  * Trains the adapter on all maps of all blocks, and keeps the one that was best on the held examples.
- * @throws {GpuError} when the loss is not finite, with the step
+ * @param examples the same ones in every session: those that an earlier one learnt from are drawn and left out
+ * @throws {PartDivergedError} when a value is not finite
  */
 export async function trainAdapter(
   model: Model,
@@ -62,46 +49,33 @@ export async function trainAdapter(
   options: AdapterTraining,
 ): Promise<{ adapter: WeightDelta[]; course: Course }> {
   const { gpu } = model;
-  const { rank, steps, batch, lr, val_interval, patience, seed, onProgress } = options;
+  const { rank, steps, batch, lr, seed, reached, onBest } = options;
   const maps = [...model.weights.values()].filter(({ role }) => role.startsWith("layer."));
   using owned = new DisposableStack();
   const own = (t: Tensor) => owned.adopt(t, () => freeTensor(gpu, t));
   const adaptation = owned.use(lora(model, loraStart(maps, rank, seed), { rank, lora_alpha: FACTOR * rank }));
-  using adam = optimiser(gpu, adaptation.parameters);
+  const adam = owned.use(optimiser(gpu, adaptation.parameters));
   const total = own(createTensor(gpu, "loss", [1, 1]));
-  const course: Course = { losses: [], validations: [], best: 0 };
-  let adapter = await adaptation.deltas(), least = Infinity;
-  const due = (every: number, done: number) => done % every === 0 || done === steps;
-  for (let done = 0; done < steps;) {
-    const rate = lr * schedule(done, steps);
-    using batchRows = new Batch(model, Array.from({ length: batch }, examples));
-    // Every batch has rows of its own, so every step is recorded once and run once.
-    const tape = new Tape();
-    const ctx: Ctx = { gpu, r: gpu.recorder(), tape };
-    adam.require(ctx);
-    batchRows.loss(ctx, adaptation.place(ctx), total);
-    tape.backward();
-    adam.step(ctx, rate, CLIP);
-    using plan = ctx.r.finish("adapter step");
-    plan.run();
-    done++;
-    if (!due(LOOK, done) && !due(val_interval, done)) continue;
-    const [loss] = await readF32(gpu, total);
-    if (!Number.isFinite(loss)) {
-      throw new GpuError(
-        `The loss of the counterfactual model is not finite at step ${done}`,
-        `Lower lr, which is ${lr}`,
-      );
-    }
-    course.losses.push({ step: done, loss });
-    onProgress?.(done, steps, loss);
-    if (!due(val_interval, done)) continue;
-    const heldLoss = await lossOf(model, adaptation, held, batch);
-    course.validations.push({ step: done, loss: heldLoss });
-    if (heldLoss < least) [least, course.best, adapter] = [heldLoss, done, await adaptation.deltas()];
-    else if (done - course.best >= patience * val_interval) break;
-  }
-  return { adapter, course };
+  for (let seen = 0; seen < (reached?.step ?? 0) * batch; seen++) examples();
+  const course = await follow(gpu, {
+    name: "counterfactual model",
+    optimiser: adam,
+    loss: total,
+    step(index) {
+      using batchRows = new Batch(model, Array.from({ length: batch }, examples));
+      // Every batch has rows of its own, so every step is recorded once and run once.
+      const tape = new Tape();
+      const ctx: Ctx = { gpu, r: gpu.recorder(), tape };
+      adam.require(ctx);
+      batchRows.loss(ctx, adaptation.place(ctx), total);
+      tape.backward();
+      adam.step(ctx, total, lr * schedule(index, steps), CLIP);
+      using plan = ctx.r.finish("adapter step");
+      plan.run();
+    },
+    held: () => lossOf(model, adaptation, held, batch),
+  }, { ...options, onBest: async (course) => await onBest?.(await adaptation.deltas(), course) });
+  return { adapter: await adaptation.deltas(), course };
 }
 
 /** The token-mean NLL of examples, without a step. */

@@ -8,7 +8,6 @@
  * the classifier sees what is asked with its answer, and the edit without; each example has a memory of its own,
  * which is EasyEdit's batch of 1 with gradients gathered over a batch.
  */
-import { GpuError } from "../../engine/gpu/errors.ts";
 import { finalNorm, forward, type Model, weight } from "../../engine/models/model.ts";
 import { packRows, selectRows } from "../../engine/models/rows.ts";
 import { type Ctx, Tape, temp } from "../../engine/ops/context.ts";
@@ -24,12 +23,13 @@ import type { WeightDelta } from "../edit.ts";
 import { lora, loraStart, type LowRankAdaptation } from "../finetune/lora.ts";
 import type { Projection } from "../prompts/edit.ts";
 import { optimiser } from "./adam.ts";
+import { type Course, follow } from "./course.ts";
 import type { Pair } from "./data.ts";
-import { type AdapterTraining, CLIP, type Course, FACTOR, schedule } from "./train_adapter.ts";
+import { type AdapterTraining, CLIP, FACTOR, schedule } from "./train_adapter.ts";
 import { type ScopeMap, scopeMap } from "./train_scope.ts";
 
 /** How to train; `lr` is the adapter's and the projection's alike. */
-export interface MixtureTraining extends AdapterTraining {
+export interface MixtureTraining extends Omit<AdapterTraining, "onBest"> {
   /** Width of the space in which distances are taken. */
   width: number;
   /** Weight of the edit's loss, and of the locality's. */
@@ -37,6 +37,14 @@ export interface MixtureTraining extends AdapterTraining {
   cloc: number;
   /** Where the adapter starts: one that can read edits already, as EasyEdit's small language models can. */
   start?: readonly WeightDelta[];
+  /** Called with every pair of parts that is the best so far. */
+  onBest?: (made: Mixture, course: Course) => Promise<void>;
+}
+
+/** Both parts. */
+export interface Mixture {
+  projection: Projection;
+  adapter: WeightDelta[];
 }
 
 /** An example with the places of its texts among the embeddings. */
@@ -44,14 +52,11 @@ export interface PlacedPair extends Pair {
   rows: { edit: number; asked: number; other: number };
 }
 
-/** Steps between two looks at the loss. */
-const LOOK = 10;
-
 /**
  * Trains both parts on pairs in order, again from the first after the last, and keeps those that were best on the
  * held pairs.
  * @param embeddings of all texts, [texts, inner]
- * @throws {GpuError} when the loss is not finite, with the step
+ * @throws {PartDivergedError} when a value is not finite
  */
 export async function trainMixture(
   model: Model,
@@ -60,48 +65,38 @@ export async function trainMixture(
   pairs: readonly PlacedPair[],
   held: readonly PlacedPair[],
   options: MixtureTraining,
-): Promise<{ projection: Projection; adapter: WeightDelta[]; course: Course }> {
+): Promise<Mixture & { course: Course }> {
   const { gpu } = model;
-  const { rank, width, steps, batch, lr, val_interval, patience, seed, start, onProgress } = options;
+  const { rank, width, steps, batch, lr, seed, start, onBest } = options;
   const maps = [...model.weights.values()].filter(({ role }) => role.startsWith("layer."));
   const factors = start?.map((delta) => ({ ...delta, left: delta.left.map((x) => x / FACTOR) })) ??
     loraStart(maps, rank, seed);
-  using adaptation = lora(model, factors, { rank, lora_alpha: FACTOR * rank });
-  using map = scopeMap(gpu, embeddings, inner, width, seed);
-  using adam = optimiser(gpu, [...adaptation.parameters, ...map.parameters]);
-  const parts: Parts = { model, adaptation, map, inner, ...options };
-  const course: Course = { losses: [], validations: [], best: 0 };
-  const now = async () => ({ projection: await map.projection(), adapter: await adaptation.deltas() });
-  let kept = await now(), least = Infinity;
-  const due = (every: number, done: number) => done % every === 0 || done === steps;
-  for (let done = 0; done < steps;) {
-    using work = new Work(
-      parts,
-      Array.from({ length: batch }, (_, i) => pairs[(done * batch + i) % pairs.length]),
-    );
-    const tape = new Tape();
-    const ctx: Ctx = { gpu, r: gpu.recorder(), tape };
-    adam.require(ctx);
-    work.record(ctx);
-    tape.backward();
-    adam.step(ctx, lr * schedule(done, steps), CLIP);
-    using plan = ctx.r.finish("mixture step");
-    plan.run();
-    done++;
-    if (!due(LOOK, done) && !due(val_interval, done)) continue;
-    const loss = await work.loss();
-    if (!Number.isFinite(loss)) {
-      throw new GpuError(`The loss of the mixture is not finite at step ${done}`, `Lower lr, which is ${lr}`);
-    }
-    course.losses.push({ step: done, loss });
-    onProgress?.(done, steps, loss);
-    if (!due(val_interval, done)) continue;
-    const heldLoss = await lossOf(parts, held, batch);
-    course.validations.push({ step: done, loss: heldLoss });
-    if (heldLoss < least) [least, course.best, kept] = [heldLoss, done, await now()];
-    else if (done - course.best >= patience * val_interval) break;
-  }
-  return { ...kept, course };
+  using owned = new DisposableStack();
+  const adaptation = owned.use(lora(model, factors, { rank, lora_alpha: FACTOR * rank }));
+  const map = owned.use(scopeMap(gpu, embeddings, inner, width, seed));
+  const adam = owned.use(optimiser(gpu, [...adaptation.parameters, ...map.parameters]));
+  const loss = owned.adopt(createTensor(gpu, "mixture loss", [1, 1]), (t) => freeTensor(gpu, t));
+  const parts: Parts = { model, adaptation, map, inner, loss, ...options };
+  const made = async () => ({ projection: await map.projection(), adapter: await adaptation.deltas() });
+  const course = await follow(gpu, {
+    name: "mixture",
+    optimiser: adam,
+    loss,
+    step(index) {
+      const of = (i: number) => pairs[(index * batch + i) % pairs.length];
+      using work = new Work(parts, Array.from({ length: batch }, (_, i) => of(i)));
+      const tape = new Tape();
+      const ctx: Ctx = { gpu, r: gpu.recorder(), tape };
+      adam.require(ctx);
+      work.record(ctx);
+      tape.backward();
+      adam.step(ctx, loss, lr * schedule(index, steps), CLIP);
+      using plan = ctx.r.finish("mixture step");
+      plan.run();
+    },
+    held: () => lossOf(parts, held, batch),
+  }, { ...options, onBest: async (course) => await onBest?.(await made(), course) });
+  return { ...await made(), course };
 }
 
 interface Parts extends Pick<MixtureTraining, "cedit" | "cloc"> {
@@ -109,6 +104,8 @@ interface Parts extends Pick<MixtureTraining, "cedit" | "cloc"> {
   adaptation: LowRankAdaptation;
   map: ScopeMap;
   inner: number;
+  /** f32 [1, 1], of the last batch. */
+  loss: Tensor;
 }
 
 /** The loss of pairs, without a step; every batch counts the same. */
@@ -121,7 +118,7 @@ async function lossOf(parts: Parts, pairs: readonly PlacedPair[], batch: number)
     work.record(ctx);
     using plan = ctx.r.finish("mixture validation");
     plan.run();
-    sum += await work.loss();
+    sum += (await readF32(gpu, parts.loss))[0];
   }
   return sum / batches;
 }
@@ -131,20 +128,14 @@ class Work implements Disposable {
   #parts: Parts;
   #pairs: readonly PlacedPair[];
   #owned = new DisposableStack();
-  #total: Tensor;
 
   constructor(parts: Parts, pairs: readonly PlacedPair[]) {
     this.#parts = parts;
     this.#pairs = pairs;
-    this.#total = this.#own(createTensor(parts.model.gpu, "mixture loss", [1, 1]));
   }
 
   #own(t: Tensor): Tensor {
     return this.#owned.adopt(t, () => freeTensor(this.#parts.model.gpu, t));
-  }
-
-  async loss(): Promise<number> {
-    return (await readF32(this.#parts.model.gpu, this.#total))[0];
   }
 
   record(ctx: Ctx): void {
@@ -222,7 +213,7 @@ class Work implements Disposable {
       klStart: edited,
     });
     const group = this.#own(fromHost(gpu, "one group", [count], new Uint32Array(count)));
-    groupMean(ctx, reshape(loss, [count, 1]), group, ones, this.#total);
+    groupMean(ctx, reshape(loss, [count, 1]), group, ones, this.#parts.loss);
     if (!ctx.tape) return;
     const seed = temp(ctx, "d loss", [count]);
     fill(ctx, seed, 1);

@@ -6,8 +6,8 @@
  *
  * The encoder is frozen and its embeddings are made once; what is trained is a linear map on them.
  */
-import { GpuError } from "../../engine/gpu/errors.ts";
 import type { Gpu } from "../../engine/gpu/device.ts";
+import type { Plan } from "../../engine/gpu/plan.ts";
 import { seededRandom } from "../../engine/models/sample.ts";
 import { type Ctx, Tape, temp } from "../../engine/ops/context.ts";
 import { fill } from "../../engine/ops/elementwise.ts";
@@ -15,24 +15,22 @@ import { linear, type Weight } from "../../engine/ops/linear.ts";
 import { groupMean } from "../../engine/ops/rows.ts";
 import { scopeLoss } from "../../engine/ops/scope_loss.ts";
 import { createTensor, freeTensor, reshape, type Tensor } from "../../engine/tensor/tensor.ts";
-import { fromHost, readF32, readTensors, writeTensor } from "../../engine/tensor/transfer.ts";
+import { fromHost, readTensors, writeTensor } from "../../engine/tensor/transfer.ts";
 import type { Projection } from "../prompts/edit.ts";
 import { project } from "../prompts/scope.ts";
 import { optimiser } from "./adam.ts";
+import { type Course, follow, type Schedule } from "./course.ts";
 import type { Triple } from "./data.ts";
-import type { Course } from "./train_adapter.ts";
 
 /** How to train. */
-export interface ScopeTraining {
+export interface ScopeTraining extends Omit<Schedule, "val_interval" | "patience" | "onBest"> {
   /** Width of the space in which distances are taken. */
   width: number;
-  steps: number;
   /** Triples a step. */
   batch: number;
   /** Adam's at the start; it falls to zero in {@link STAGES} steps, and after each there is a validation. */
   lr: number;
   seed: number;
-  onProgress?: (done: number, total: number, loss: number) => void;
 }
 
 /** A learning rate is part of a recorded step, so it falls in stages. */
@@ -41,8 +39,9 @@ const STAGES = 12;
 /**
  * Trains the map, and keeps the one that was best on the held triples.
  * @param embeddings of all wordings, [texts, inner]
+ * @param triples the same ones in every session: those that an earlier one learnt from are drawn and left out
  * @param textOf the row of a record's wording
- * @throws {GpuError} when the loss is not finite, with the step
+ * @throws {PartDivergedError} when a value is not finite
  */
 export async function trainScope(
   gpu: Gpu,
@@ -53,12 +52,12 @@ export async function trainScope(
   textOf: (place: [record: number, wording: number]) => number,
   options: ScopeTraining,
 ): Promise<{ projection: Projection; course: Course }> {
-  const { width, steps, batch, lr, seed, onProgress } = options;
-  using map = scopeMap(gpu, embeddings, inner, width, seed);
-  const { whitened, parameters } = map;
+  const { width, steps, batch, lr, seed, reached } = options;
   using owned = new DisposableStack();
   const own = (t: Tensor) => owned.adopt(t, () => freeTensor(gpu, t));
-  using adam = optimiser(gpu, parameters);
+  const map = owned.use(scopeMap(gpu, embeddings, inner, width, seed));
+  const { whitened, parameters } = map;
+  const adam = owned.use(optimiser(gpu, parameters));
   const pairs = 2 * batch;
   const inputs = ["asked", "memories"].map((name) => own(createTensor(gpu, name, [pairs, inner])));
   const flags = Uint32Array.from({ length: pairs }, (_, i) => i < batch ? 1 : 0);
@@ -79,19 +78,26 @@ export async function trainScope(
     fill(ctx, seed, 1);
     tape.setGrad(loss, seed);
     tape.backward();
-    adam.step(ctx, rate);
+    adam.step(ctx, total, rate);
     return ctx.r.finish("scope step");
   };
 
   const rows = [new Float32Array(pairs * inner), new Float32Array(pairs * inner)];
   const put = (side: number, at: number, text: number) =>
     rows[side].set(whitened.subarray(text * inner, (text + 1) * inner), at * inner);
-  const course: Course = { losses: [], validations: [], best: 0 };
-  const each = Math.ceil(steps / STAGES);
-  let projection: Projection | undefined, least = Infinity;
-  for (let done = 0; done < steps;) {
-    using plan = record(lr * (1 - done / steps));
-    for (const end = Math.min(steps, done + each); done < end; done++) {
+  const each = Math.ceil(steps / STAGES), first = reached?.step ?? 0;
+  for (let seen = 0; seen < first * batch; seen++) triples();
+  let plan: Plan | undefined;
+  owned.defer(() => plan?.[Symbol.dispose]());
+  const course = await follow(gpu, {
+    name: "scope classifier",
+    optimiser: adam,
+    loss: total,
+    step(index) {
+      if (!plan || index % each === 0) {
+        plan?.[Symbol.dispose]();
+        plan = record(lr * (1 - (index - index % each) / steps));
+      }
       for (let i = 0; i < batch; i++) {
         const { test, memory, other } = triples();
         put(0, i, textOf(test));
@@ -101,25 +107,16 @@ export async function trainScope(
       }
       inputs.forEach((t, side) => writeTensor(gpu, t, rows[side]));
       plan.run();
-    }
-    const [loss] = await readF32(gpu, total);
-    if (!Number.isFinite(loss)) {
-      throw new GpuError(
-        `The loss of the scope classifier is not finite at step ${done}`,
-        `Lower lr, which is ${lr}`,
-      );
-    }
-    const now = await map.projection();
-    const heldLoss = lossOf(held, (place) => {
-      const at = textOf(place) * inner;
-      return project(embeddings.subarray(at, at + inner), now);
-    });
-    course.losses.push({ step: done, loss });
-    course.validations.push({ step: done, loss: heldLoss });
-    if (heldLoss < least) [least, course.best, projection] = [heldLoss, done, now];
-    onProgress?.(done, steps, loss);
-  }
-  return { projection: projection!, course };
+    },
+    async held() {
+      const now = await map.projection();
+      return lossOf(held, (place) => {
+        const at = textOf(place) * inner;
+        return project(embeddings.subarray(at, at + inner), now);
+      });
+    },
+  }, { ...options, val_interval: each });
+  return { projection: await map.projection(), course };
 }
 
 /** The objective over triples, on the host. */

@@ -10,11 +10,13 @@ import { createTensor, freeTensor, type Tensor } from "../../engine/tensor/tenso
 import { fromHost, readTensors } from "../../engine/tensor/transfer.ts";
 import { mapRows, withParts } from "../beside/map_rows.ts";
 import type { Example } from "../finetune/train.ts";
-import type { Patches } from "./train.ts";
+import type { Patches } from "./patches.ts";
 
 /** What an example looks like to the layer. */
 export interface Read {
-  /** [width] each: what the MLP reads at the tokens that predict the target's. */
+  /** [width] each: what the MLP reads at all tokens of prompt and target but the target's last. */
+  inputs: Float32Array[];
+  /** [width] each, the last of these: what it reads at the tokens that predict the target's. */
   queries: Float32Array[];
   /** [width] each: the stream behind the layer there. */
   streams: Float32Array[];
@@ -53,15 +55,16 @@ export async function readMistakes(
   const ids = [...prompt, ...target.slice(0, -1)];
   using rows = packRows(gpu, [{ ids, prompt: prompt.length }], { windows });
   const at = own(fromHost(gpu, "rows", [n], Uint32Array.from(target, (_, t) => prompt.length - 1 + t)));
+  const all = own(fromHost(gpu, "all rows", [ids.length], Uint32Array.from(ids.keys())));
   const order = own(fromHost(gpu, "order", [n], Uint32Array.from(target.keys())));
   const wanted = own(fromHost(gpu, "target", [n], Uint32Array.from(target)));
   const kept = [
-    own(createTensor(gpu, "queries", [n, width])),
+    own(createTensor(gpu, "inputs", [ids.length, width])),
     own(createTensor(gpu, "streams", [n, width])),
     own(createTensor(gpu, "log-probabilities", [n])),
     own(createTensor(gpu, "likeliest tokens", [n], { dtype: "u32" })),
   ];
-  const [queries, streams, logProbs, best] = kept;
+  const [inputs, streams, logProbs, best] = kept;
   const patched = more.patches.map(({ keys, bias, values }) =>
     slotsPart(layer, {
       keys: f32("keys", [bias.length, width], keys),
@@ -70,7 +73,7 @@ export async function readMistakes(
     }, more.activation)
   );
   const probe: Part = {
-    at: new Map([[`layer.${layer}.mlp.up`, (ctx, { x, y }) => (capture(ctx, x, at, queries), y)]]),
+    at: new Map([[`layer.${layer}.mlp.up`, (ctx, { x, y }) => (capture(ctx, x, all, inputs), y)]]),
     whole: [layer],
     tensors: new Map(),
     [Symbol.dispose]() {},
@@ -84,10 +87,13 @@ export async function readMistakes(
   vocabScores(ctx, rest, weight(model, "head"), { rows: order, targets: wanted }, { logProbs, best });
   using plan = ctx.r.finish("mistakes");
   plan.run();
-  const [q, s, p, tokens] = await readTensors(gpu, ...kept);
-  const split = (values: Float32Array) => target.map((_, i) => values.slice(i * width, (i + 1) * width));
+  const [x, s, p, tokens] = await readTensors(gpu, ...kept);
+  const split = (values: Float32Array) =>
+    Array.from({ length: values.length / width }, (_, i) => values.slice(i * width, (i + 1) * width));
+  const read = split(x as Float32Array);
   return {
-    queries: split(q as Float32Array),
+    inputs: read,
+    queries: read.slice(prompt.length - 1),
     streams: split(s as Float32Array),
     mistakes: target.flatMap((id, t) => tokens[t] === id ? [] : [t]),
     nll: -(p as Float32Array).reduce((sum, x) => sum + x, 0) / n,

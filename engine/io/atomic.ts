@@ -1,6 +1,7 @@
 /**
  * Output that is whole or absent. Files and folders are built under a temporary name beside their
- * destination, flushed to the disk, and renamed into place; on failure the temporary name goes away.
+ * destination, flushed to the disk, and renamed into place; on failure the temporary name goes away. What a
+ * kill left goes away with the next save of the same name, an hour later at the earliest.
  */
 import { basename, dirname, join, resolve } from "node:path";
 import { InputError } from "./errors.ts";
@@ -33,6 +34,7 @@ export async function writeStreamAtomic(
     throw unwritable(path, error);
   }
   await syncFolder(dirname(path));
+  await removeLeft(path);
 }
 
 /**
@@ -61,6 +63,7 @@ export async function writeFolderAtomic(dir: string, build: (tmp: string) => Pro
     }
     await syncFolder(dirname(target));
     if (replaced) await removeIfThere(old);
+    await removeLeft(target);
   } catch (error) {
     await removeIfThere(temporary);
     throw unwritable(dir, error);
@@ -131,6 +134,39 @@ function temporaryName(path: string): string {
   const full = resolve(path);
   const unique = `${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`;
   return join(dirname(full), `.${basename(full).slice(0, 100)}.${unique}.tmp`);
+}
+
+/** A temporary name of a save, with the beginning of the name that it is for. */
+const TEMPORARY = /^\.(.+)\.\d+-[0-9a-f]{8}\.tmp$/s;
+/** Milliseconds without a write after which nobody is at work on a temporary file any more. */
+const ABANDONED = 3600e3;
+/** What earlier processes left in a folder, by that name; each folder is looked at once. */
+const LEFT = new Map<string, Promise<Map<string, string[]>>>();
+
+/** Removes what killed saves of this very name left beside it. */
+async function removeLeft(path: string): Promise<void> {
+  const folder = dirname(resolve(path)), name = basename(path).slice(0, 100);
+  if (!LEFT.has(folder)) LEFT.set(folder, leftIn(folder));
+  const left = await LEFT.get(folder)!;
+  for (const temporary of left.get(name) ?? []) {
+    if (Date.now() - await lastWrite(temporary) > ABANDONED) await removeIfThere(temporary);
+  }
+  left.delete(name);
+}
+
+async function leftIn(folder: string): Promise<Map<string, string[]>> {
+  const entries = await Array.fromAsync(Deno.readDir(folder)).catch(() => []);
+  const names = entries.map(({ name }) => name).filter((name) => TEMPORARY.test(name));
+  const groups = Map.groupBy(names, (name) => TEMPORARY.exec(name)![1]);
+  return new Map([...groups].map(([of, names]) => [of, names.map((name) => join(folder, name))]));
+}
+
+/** When a file, or anything in a folder, was last written, in milliseconds. */
+async function lastWrite(path: string): Promise<number> {
+  const info = await stat(path);
+  const inside = info?.isDirectory ? await Array.fromAsync(Deno.readDir(path)).catch(() => []) : [];
+  const times = await Promise.all(inside.map(({ name }) => lastWrite(join(path, name))));
+  return Math.max(info?.mtime?.getTime() ?? 0, ...times);
 }
 
 async function stat(path: string): Promise<Deno.FileInfo | undefined> {

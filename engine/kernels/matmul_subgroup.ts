@@ -146,7 +146,7 @@ function define(access: Access): Kernel {
     variants: {
       layout: ["nt", "nn", "tn"],
       dtype: access.b === 8 ? ["f32"] : ["f32", "f16", "bf16"],
-      GROUPS: [4, 1, 2, 3, 6],
+      GROUPS: [4, 1, 2, 3, 5, 6],
       COLS: [32, 8, 16, 64],
       TAIL: [false, true],
       ...epilogueVariants,

@@ -83,6 +83,9 @@ export const EDIT = [
 /** Hyper-parameters that make an edit quick, where how well it goes does not matter. */
 export const QUICK = ["--set", "v_num_grad_steps=2", "--set", "context_template_length_params=[[3,2]]"];
 
+/** Hyper-parameters with which an edit still takes, in half of the time of the recipe's. */
+export const BRIEF = ["--set", "v_num_grad_steps=10", "--set", "context_template_length_params=[[3,2]]"];
+
 /** Whether a path exists. */
 export async function exists(path: string): Promise<boolean> {
   return await Deno.stat(path).then(() => true, () => false);

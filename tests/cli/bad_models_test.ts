@@ -6,7 +6,7 @@ import { type Patch, writePatch } from "../../patches/patch.ts";
 import { smallStatistics } from "../editors/_statistics.ts";
 import { inFolder } from "../engine/io/_data.ts";
 import { modelFolder } from "../patches/_models.ts";
-import { ATLAS, cacheAt, EDIT, refused } from "./_run.ts";
+import { ATLAS, cacheAt, EDIT, emendJson, refused, ROOT } from "./_run.ts";
 
 const WEIGHTS = "model.safetensors";
 
@@ -141,3 +141,60 @@ Deno.test("a patch for another base is refused with both names", async () => {
     assert.match(stderr, /--model$/m);
   });
 });
+
+Deno.test("a trained editor of another model, or of another method, is refused with both names", async () => {
+  const editors = join(ROOT, "atlas/editors"), other = join(ROOT, "tests/fixtures/io/tiny-llama-spm.gguf");
+  const [mend, serac, easyedit] = ["mend", "serac", "serac-easyedit"].map((name) =>
+    join(editors, `${name}.safetensors`)
+  );
+  const edit = (method: string, editor: string, model = "atlas") => [
+    ...EDIT.map((flag) => flag === "atlas" ? model : flag),
+    ...["--method", method, ...method === "mend" ? ["--editor", editor] : ["--set", `editor=${editor}`]],
+  ];
+  // Of serac's file tests/editors/serac_test.ts says the same.
+  await refused(
+    edit("mend", mend, other),
+    /was trained for model \(8f1a9c41…\); this model is tiny-.* \(\w{8}…\)\n/,
+  );
+  await refused(edit("mend", serac), /serac\.safetensors is not a trained editor\n/);
+  await refused(edit("serac", mend), /mend\.safetensors is not a trained SERAC editor$/m);
+  await refused(edit("serac", easyedit), /trained by the objective of serac-easyedit, not of serac$/m);
+});
+
+Deno.test("a memory of another encoder is refused with both names, and so is one whose encoder is not there", () =>
+  inFolder(async (folder) => {
+    const [encoder, facts, patch] = ["sentences", "facts.jsonl", "p.safetensors"].map((name) =>
+      join(folder, name)
+    );
+    const tiny = modelFolder("bert-tiny");
+    const names = ["config.json", WEIGHTS, "tokenizer.json", "sentence_bert_config.json"];
+    const copyTo = async (to: string) => {
+      await Deno.mkdir(to, { recursive: true });
+      for (const name of names) await Deno.copyFile(join(tiny, name), join(to, name));
+    };
+    await copyTo(encoder);
+    const two = [["{} met death in", "Giovanni Lanfranco", "Paris"], [
+      "{} speaks",
+      "Danielle Darrieux",
+      "English",
+    ]];
+    const lines = two.map(([prompt, subject, target]) => JSON.stringify({ prompt, subject, target }));
+    await Deno.writeTextFile(facts, lines.join("\n"));
+    await emendJson([
+      ...["edit", "--model", "atlas", "--method", "ice", "--requests", facts, "--patch", patch],
+      ...["--set", `encoder=${encoder}`, "--set", "limit=0.9"],
+    ]);
+    const env = await cacheAt(join(folder, "cache"));
+    const ask = [...generate("atlas"), "--patch", patch];
+    await refused(ask, /^error: There is no sentence encoder at .*sentences\n.*encoder=states/, env);
+    const cached = join(folder, "cache/emend/models/sentences");
+    await copyTo(cached);
+    const weights = await Deno.readFile(join(cached, WEIGHTS));
+    weights[weights.length - 1] ^= 1;
+    await Deno.writeFile(join(cached, WEIGHTS), weights);
+    await refused(
+      ask,
+      /^error: The memory was made with encoder [0-9a-f]{8}… \(sentences\); the one here is [0-9a-f]{8}…$/m,
+      env,
+    );
+  }));

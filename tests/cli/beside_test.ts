@@ -11,9 +11,9 @@ const FACTS = [
 
 for (
   const [method, ...quick] of [
-    ["grace", "--set", "n_iter=40"],
+    ["grace", "--set", "n_iter=15"],
     ["melo"],
-    ["wise", "--set", "n_iter=40", "--set", "context_template_length_params=[[5, 2]]"],
+    ["wise", "--set", "n_iter=15", "--set", "context_template_length_params=[[3, 2]]"],
   ]
 ) {
   Deno.test(

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { readPatch } from "../../patches/patch.ts";
 import { inFolder } from "../engine/io/_data.ts";
-import { EDIT, emend, emendJson, exists, QUICK } from "./_run.ts";
+import { BRIEF, EDIT, emend, emendJson, exists, QUICK } from "./_run.ts";
 
 const FACT = [...EDIT, "--true", "Rome"];
 
@@ -34,6 +34,7 @@ Deno.test("edit changes a fact, proves it, and writes patch, checkpoint and adap
     const question = "Giovanni Lanfranco met death in";
     const result = await emendJson([
       ...FACT,
+      ...BRIEF,
       "--generate",
       question,
       "--patch",

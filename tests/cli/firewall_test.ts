@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { readPatch } from "../../patches/patch.ts";
 import { inFolder } from "../engine/io/_data.ts";
-import { EDIT, emend, emendJson, exists, QUICK, refused } from "./_run.ts";
+import { BRIEF, EDIT, emend, emendJson, exists, QUICK, refused } from "./_run.ts";
 
-const FACT = [...EDIT, "--true", "Rome"];
+const FACT = [...EDIT, ...BRIEF, "--true", "Rome"];
 
 Deno.test("edit's firewall keeps, takes back or refuses an edit, and says which budget bound", async () => {
   await inFolder(async (folder) => {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { XMLParser, XMLValidator } from "npm:fast-xml-parser@5.12.1";
 import { inFolder } from "../engine/io/_data.ts";
-import { EDIT, emend, emendJson, exists, QUICK, refused } from "./_run.ts";
+import { BRIEF, EDIT, emend, emendJson, exists, QUICK, refused } from "./_run.ts";
 
 const PACK = [
   "# what the edit is for",
@@ -23,7 +23,7 @@ Deno.test("test passes an edit's patch, fails the model without it, and writes J
       join(folder, name)
     );
     await Deno.writeTextFile(pack, PACK);
-    await emendJson([...EDIT, "--true", "Rome", "--patch", patch]);
+    await emendJson([...EDIT, ...BRIEF, "--true", "Rome", "--patch", patch]);
     const flags = [...TEST, "--pack", pack, "--junit", report];
 
     const edited = await emend([...flags, "--patch", patch]);

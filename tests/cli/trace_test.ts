@@ -178,14 +178,14 @@ Deno.test("recipe suggest writes a recipe with its evidence", async () => {
   await inFolder(async (folder) => {
     const out = join(folder, "recipe.json");
     const { code, stderr, stdout } = await emend([
-      ...["recipe", "suggest", "--model", "atlas", "--facts", "2", "--layers", "1,4", "--out", out],
+      ...["recipe", "suggest", "--model", "atlas", "--facts", "1", "--layers", "1,4", "--out", out],
     ]);
     assert.equal(code, 0, stderr);
     assert.match(stdout, /suggested: layer \d of 0 to 5/);
     const [{ match, hparams, evidence }] = JSON.parse(await Deno.readTextFile(out));
     assert.deepEqual(match, { type: "gpt2", width: 256, layers: 6, inner: 1024 });
     assert.deepEqual(evidence.layers.map(({ layer }: { layer: number }) => layer), [1, 4]);
-    assert.deepEqual([evidence.by, evidence.facts, evidence.known], ["sweep", 2, 2]);
+    assert.deepEqual([evidence.by, evidence.facts, evidence.known], ["sweep", 1, 1]);
     const best = evidence.layers.toSorted((a: { score: number; magnitude: number }, b: typeof a) =>
       b.score - a.score || b.magnitude - a.magnitude
     )[0];

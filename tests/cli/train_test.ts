@@ -1,57 +1,59 @@
 /** Training as a user runs it: killed and resumed, then used by edit and eval; and what is refused. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { command, EDIT, emend, emendJson, refused } from "./_run.ts";
-import { inFolder } from "./_eval.ts";
+import { inFolder, killedWhen } from "./_eval.ts";
+import { EDIT, emend, emendJson, exists, refused } from "./_run.ts";
 
 const TINY = { layers: "[5]", rank: 4, accumulate_bs: 2, val_interval: 4, val_steps: 2 };
 
-const flags = (out: string, ...more: string[]) => [
+/** A MEND of next to nothing. */
+const mendFlags = (out: string, ...more: string[]) => [
   ...["train", "--model", "atlas", "--method", "mend", "--dataset", "atlas", "--out", out, "--steps", "12"],
   ...["--save-every", "2", ...Object.entries(TINY).flatMap(([key, value]) => ["--set", `${key}=${value}`])],
   ...more,
 ];
 
-/** Starts a run and kills it, without mercy, as soon as there is a state to go on from. */
-async function killedOnce(args: string[], file: string): Promise<void> {
-  const child = command(args).spawn();
-  const drained = [child.stdout, child.stderr].map((stream) => stream.cancel());
-  for (let waited = 0; waited < 120_000; waited += 10) {
-    if (await Deno.stat(file).then(() => true, () => false)) break;
-    await new Promise((resolve) => setTimeout(resolve, 10));
+/** atlas' records in CounterFact's layout. */
+async function atlasRecords(): Promise<unknown[]> {
+  return JSON.parse(await Deno.readTextFile(new URL("../../atlas/data/counterfact.json", import.meta.url)));
+}
+
+/** The bytes of a training's files are those of another's. */
+async function sameBytes(a: string, b: string): Promise<void> {
+  for (const name of ["editor", "training"]) {
+    const [x, y] = await Promise.all([a, b].map((at) => Deno.readFile(join(at, `${name}.safetensors`))));
+    assert.ok(x.length === y.length && x.every((byte, i) => byte === y[i]), `${name} differs`);
   }
-  child.kill("SIGKILL");
-  await Promise.all([child.status, ...drained]);
+}
+
+/** Starts a training, kills it as soon as a file is there, and makes sure that it was not at its end. */
+async function killedAt(args: readonly string[], folder: string, file: string): Promise<void> {
+  await killedWhen(() => exists(join(folder, file)), args);
+  assert.ok(!await exists(join(folder, "summary.json")), "It was not killed in time");
 }
 
 Deno.test(
   "a training that was killed goes on to the same bytes, and its editor edits",
   inFolder(async (folder) => {
     const [whole, broken] = ["whole", "broken"].map((name) => join(folder, name));
+    const validation = join(folder, "validation.json");
+    await Deno.writeTextFile(validation, JSON.stringify((await atlasRecords()).slice(0, 12)));
+    const flags = (out: string, ...more: string[]) => mendFlags(out, "--validation", validation, ...more);
     const { stderr, stdout, code } = await emend(flags(whole));
     assert.equal(code, 0, stderr);
     assert.match(
       stderr,
       /^step 4 of 12 {2}loss: edit [\d.]+, locality [\d.]+ {2}validation: edit \d+ %, .* left$/m,
     );
-    assert.match(stdout, /^12 steps \(last step\), .* of step (4|8|12) on 228 edits never trained on:$/m);
+    assert.match(stdout, /^12 steps \(last step\), .* of step (4|8|12) on 12 edits never trained on:$/m);
     for (const name of ["summary.json", "curves.svg"]) {
       assert.ok((await Deno.stat(join(whole, name))).size > 0);
     }
 
-    await killedOnce(flags(broken), join(broken, "training.safetensors"));
-    assert.ok(
-      !await Deno.stat(join(broken, "summary.json")).catch(() => undefined),
-      "It was not killed in time",
-    );
+    await killedAt(flags(broken), broken, "training.safetensors");
     await refused(flags(broken), /already holds a training\nGo on with --resume/);
     await emendJson(flags(broken, "--resume"));
-    for (const name of ["editor", "training"]) {
-      const [a, b] = await Promise.all(
-        [whole, broken].map((at) => Deno.readFile(join(at, `${name}.safetensors`))),
-      );
-      assert.ok(a.length === b.length && a.every((byte, i) => byte === b[i]), `${name} differs`);
-    }
+    await sameBytes(broken, whole);
 
     const edit = [...EDIT, "--method", "mend", "--editor", whole];
     const { edits: [{ before, after }], hparams } = await emendJson(edit);
@@ -70,6 +72,77 @@ Deno.test(
   }),
 );
 
+/** A SERAC of next to nothing, on facts of atlas' own. */
+async function seracFlags(folder: string, method: "serac" | "serac-easyedit") {
+  const dataset = join(folder, "facts.json");
+  await Deno.writeTextFile(dataset, JSON.stringify((await atlasRecords()).slice(100, 120)));
+  const own = method === "serac"
+    ? ["scope_width=4", "scope_steps=12", "scope_batch=8"]
+    : ["width=4", "pairs=8"];
+  const sizes = [...own, "layers=[0]", "rank=1", "batch=2", "val_interval=2"].flatMap((
+    set,
+  ) => ["--set", set]);
+  return (out: string, ...more: string[]) => [
+    ...["train", "--model", "atlas", "--method", method, "--dataset", dataset, "--out", out],
+    ...[...sizes, "--steps", "4", "--save-every", "1", "--seed", "5", ...more],
+  ];
+}
+
+Deno.test(
+  "a training of serac that was killed in either part goes on to the same bytes, and its editor edits",
+  inFolder(async (folder) => {
+    const flags = await seracFlags(folder, "serac");
+    const [whole, broken] = ["whole", "broken"].map((name) => join(folder, name));
+    const { code, stderr } = await emend(flags(whole));
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /^scope 1 of 12 {2}loss [\d.]+ {2}validation [\d.]+ {2}[\d.]+ s left$/m);
+    assert.match(stderr, /^counterfactual 3 of 4 {2}loss [\d.]+ {2}[\d.]+ s left$/m);
+    // The first state is one of the scope classifier, the first editor has a counterfactual model.
+    await killedAt(flags(broken), broken, "training.safetensors");
+    await refused(flags(broken), /already holds a training\nGo on with --resume/);
+    await refused(flags(broken, "--resume", "--set", "rank=2"), /another hparams.rank: 1 there, 2 now/);
+    await killedAt(flags(broken, "--resume"), broken, "editor.safetensors");
+    const { training } = await emendJson(flags(broken, "--resume"));
+    await sameBytes(broken, whole);
+    const { validations } = training.adapter;
+    assert.deepEqual(validations.map(({ step }: { step: number }) => step), [2, 4]);
+    const editor = join(whole, "editor.safetensors");
+    const { hparams } = await emendJson([...EDIT, "--method", "serac", "--set", `editor=${editor}`]);
+    assert.equal(hparams.editor, editor);
+  }),
+);
+
+Deno.test(
+  "a training of serac-easyedit that was killed goes on to the same bytes",
+  inFolder(async (folder) => {
+    const flags = await seracFlags(folder, "serac-easyedit");
+    const [whole, broken] = ["whole", "broken"].map((name) => join(folder, name));
+    await emendJson(flags(whole));
+    await killedAt(flags(broken), broken, "training.safetensors");
+    await emendJson(flags(broken, "--resume"));
+    await sameBytes(broken, whole);
+    await refused(
+      flags(broken, "--set", "rnk=3"),
+      /serac-easyedit in training has no hyper-parameter "rnk"\n.*rank/,
+    );
+    await refused(flags(broken, "--validation", "x.json"), /serac-easyedit takes no --validation/);
+  }),
+);
+
+Deno.test(
+  "a training of serac that diverges stops with step and cause",
+  inFolder(async (folder) => {
+    const flags = await seracFlags(folder, "serac");
+    // A rate that no float32 survives: the first step's loss is finite, what it leads to is not.
+    const { code, stderr } = await emend(flags(join(folder, "t"), "--set", "scope_lr=1e38"));
+    assert.equal(code, 1, stderr);
+    const [told, advice, ...more] = stderr.trimEnd().split("\n").slice(1);
+    assert.match(told, /^error: Training of the scope classifier stopped at step \d: [a-z ]+ is not finite$/);
+    assert.equal(advice, "Lower its learning rate");
+    assert.deepEqual(more, []);
+  }),
+);
+
 Deno.test(
   "train refuses what it cannot train with",
   inFolder(async (folder) => {
@@ -82,8 +155,8 @@ Deno.test(
     const out = join(folder, "t");
     const own = ["train", "--model", "atlas", "--method", "mend", "--dataset", file, "--out", out];
     await refused(own, /train.json cannot be trained with. line 2: the record has an empty "loc"/);
-    await refused(flags(folder), /holds something other than a training/);
-    await refused(flags(out, "--set", "rnk=3"), /mend has no hyper-parameter "rnk" in training/);
-    await refused(flags(out, "--method", "rome"), /There is no training for "rome"/);
+    await refused(mendFlags(folder), /holds something other than a training/);
+    await refused(mendFlags(out, "--set", "rnk=3"), /mend has no hyper-parameter "rnk" in training/);
+    await refused(mendFlags(out, "--method", "rome"), /There is no training for "rome"/);
   }),
 );

@@ -3,6 +3,7 @@ import { deepStrictEqual, ok, rejects } from "node:assert/strict";
 import { join } from "node:path";
 import { exampleAt } from "../../training/source.ts";
 import { fileSources } from "../../training/records.ts";
+import { fileSeracRecords } from "../../training/serac_records.ts";
 import { inFolder } from "../engine/io/_data.ts";
 
 const GOOD = {
@@ -52,4 +53,29 @@ Deno.test("records without loc or alt are refused with their lines", () =>
       /in no layout that editors are trained/,
     );
     await rejects(fileSources(await written(folder, [GOOD])), /holds one record/);
+  }));
+
+Deno.test("SERAC's records: a fact in its wordings; without a subject or a truth they are refused with their lines", () =>
+  inFolder(async (folder) => {
+    const own = { ...GOOD, subject: "A" };
+    deepStrictEqual(await fileSeracRecords(await written(folder, [own, own])), [{
+      subject: "A",
+      kind: "Who wrote {}?",
+      answer: "B",
+      wordings: [GOOD.src, ...GOOD.rephrase],
+      targets: ["C"],
+    }]);
+    const { pred: _, ...untold } = own;
+    const path = await written(folder, [
+      own,
+      GOOD,
+      { ...own, loc: "" },
+      { ...untold, answers: ["B"] },
+      untold,
+    ]);
+    await rejects(fileSeracRecords(path), {
+      message:
+        'train.jsonl cannot be trained with. line 2: the record has no "subject"; line 3: the record has an ' +
+        'empty "loc"; line 5: the record does not say what is true now',
+    });
   }));

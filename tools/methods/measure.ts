@@ -3,7 +3,7 @@
  * editor leaves behind, and whether the facts took. One JSON line on standard output; `tools/methods.ts` asks for
  * every method in turn.
  *
- *   deno run -A tools/methods/measure.ts MODEL DATASET METHOD RECORDS
+ *   deno run -A tools/methods/measure.ts MODEL DATASET METHOD RECORDS [HPARAMS]
  */
 import { apply, type Edit, edit, load, readCase, readDataset, scoreCase } from "../../mod.ts";
 import { InputError } from "../../engine/io/errors.ts";
@@ -50,7 +50,13 @@ async function residentPeak(): Promise<number> {
   return 1024 * Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? 0);
 }
 
-async function measure(name: string, data: string, method: string, records: number): Promise<Measured> {
+async function measure(
+  name: string,
+  data: string,
+  method: string,
+  records: number,
+  hparams: Record<string, unknown>,
+): Promise<Measured> {
   using model = await load(name);
   const { cases } = await readDataset(data);
   const chosen = cases.slice(0, records), another = cases[records];
@@ -61,7 +67,7 @@ async function measure(name: string, data: string, method: string, records: numb
   memory.resetPeak();
   const gpu_model_bytes = memory.now;
   const start = performance.now();
-  const made = await edit(model, chosen.flatMap(({ requests }) => requests), { method });
+  const made = await edit(model, chosen.flatMap(({ requests }) => requests), { method, hparams });
   const seconds = (performance.now() - start) / 1000;
   const gpu_peak_bytes = memory.peak, host_peak_bytes = await residentPeak();
   using _applied = apply(model, made);
@@ -75,7 +81,7 @@ async function measure(name: string, data: string, method: string, records: numb
   }
   let online = true;
   try {
-    using _next = apply(model, await edit(model, another.requests, { method }));
+    using _next = apply(model, await edit(model, another.requests, { method, hparams }));
   } catch (error) {
     if (!(error instanceof InputError)) throw error;
     console.error(`${method}, one more: ${error.message}`);
@@ -96,6 +102,6 @@ async function measure(name: string, data: string, method: string, records: numb
 }
 
 if (import.meta.main) {
-  const [model, data, method, records] = Deno.args;
-  console.log(JSON.stringify(await measure(model, data, method, Number(records))));
+  const [model, data, method, records, hparams = "{}"] = Deno.args;
+  console.log(JSON.stringify(await measure(model, data, method, Number(records), JSON.parse(hparams))));
 }

@@ -16,18 +16,30 @@ function markdown(head: string[], rows: string[][]): string {
   return [head, head.map(() => "---"), ...rows].map((row) => `| ${row.join(" | ")} |`).join("\n");
 }
 
-/** Score, ES, PS and NS are shares in percent; the last columns are seconds and the change elsewhere. */
+/** Columns of records in CounterFact's layout, and of those that have answers but no rival ones. */
+const SCORES = { ES: "ES", PS: "PS", NS: "NS", "answer right": "tf.seq.rewrite" };
+const ANSWERS = {
+  reliability: "easyedit.reliability",
+  "answer right": "tf.seq.rewrite",
+  generality: "easyedit.generality",
+  locality: "easyedit.locality",
+  portability: "easyedit.portability",
+};
+
+/** Shares in percent; the last columns are the change elsewhere and seconds. */
 function single(runs: Finished[]): string {
   const [{ summary: any }] = runs;
-  const unedited = ["unedited", ...scores(any.score.before, any.metrics.before)];
+  const scored = any.score.before !== undefined;
+  const columns = scored ? SCORES : ANSWERS;
+  const shares = (score: number | undefined, of: Statistics | undefined) =>
+    [...scored ? [score] : [], ...Object.values(columns).map((name) => mean(of, name))].map(percent);
   return markdown(
-    ["method", "Score", "ES", "PS", "NS", "answer right", "KL elsewhere", "s an edit"],
+    ["method", ...scored ? ["Score"] : [], ...Object.keys(columns), "KL elsewhere", "s an edit"],
     [
-      [...unedited, percent(mean(any.metrics.before, "tf.seq.rewrite")), "", ""],
-      ...runs.map(({ method, summary: { score, metrics, drift, time_s, cached_targets } }) => [
-        method,
-        ...scores(score.after, metrics.after),
-        percent(mean(metrics.after, "tf.seq.rewrite")),
+      ["unedited", ...shares(any.score.before, any.metrics.before), "", ""],
+      ...runs.map(({ label, summary: { score, metrics, drift, time_s, cached_targets } }) => [
+        label,
+        ...shares(score.after, metrics.after),
         mean(drift?.after, "drift.kl")?.toExponential(1) ?? "–",
         cached_targets ? "cached" : time_s.edit.mean.toFixed(2),
       ]),
@@ -63,5 +75,5 @@ function sequences(runs: Finished[]): string {
 /** The table of finished runs. */
 export function printTable(table: TableName, runs: Finished[]): string {
   if (runs.length === 0) return "No run is finished yet";
-  return { single, batches, sequences }[table](runs);
+  return { single, memory: single, batches, sequences }[table](runs);
 }

@@ -101,3 +101,38 @@ Deno.test("checkWritable() throws InputError when the output cannot be made", as
     await assert.rejects(checkWritable(file, "folder"), InputError);
   });
 });
+
+Deno.test("a save removes what killed saves of its own name left an hour ago or earlier, and nothing else", async () => {
+  await inFolder(async (folder) => {
+    const old = new Date(Date.now() - 2 * 3600e3);
+    const leave = async (name: string, time?: Date) => {
+      await Deno.writeTextFile(join(folder, name), "half");
+      if (time) await Deno.utime(join(folder, name), time, time);
+    };
+    await leave(".x.json.123-0a1b2c3d.tmp", old);
+    await leave(".x.json.123-0a1b2c3e.tmp");
+    await leave(".y.json.123-0a1b2c3d.tmp", old);
+    await leave(".x.json.tmp", old);
+    // A folder is as old as the youngest file in it.
+    for (
+      const [name, time] of [[".model.7-00000000.tmp", old], [".model.7-00000001.tmp", undefined]] as const
+    ) {
+      await Deno.mkdir(join(folder, name));
+      await leave(join(name, "config.json"), time);
+      await Deno.utime(join(folder, name), old, old);
+    }
+    await writeFileAtomic(join(folder, "x.json"), "whole");
+    await writeFolderAtomic(
+      join(folder, "model"),
+      (tmp) => Deno.writeTextFile(join(tmp, "config.json"), "{}"),
+    );
+    assert.deepEqual(names(folder), [
+      ".model.7-00000001.tmp",
+      ".x.json.123-0a1b2c3e.tmp",
+      ".x.json.tmp",
+      ".y.json.123-0a1b2c3d.tmp",
+      "model",
+      "x.json",
+    ]);
+  });
+});

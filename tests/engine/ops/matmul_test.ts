@@ -108,6 +108,8 @@ bothFamilies("when several tiles meet", [
   { layout: "nn", size: [67, 40, 8] },
   { layout: "tn", size: [12, 132, 37] },
   { layout: "nt", size: [41, 37, 31] },
+  { layout: "nt", size: [37, 36, 24] },
+  { layout: "nn", size: [70, 35, 16] },
 ]);
 
 bothFamilies("when there are few rows", [
