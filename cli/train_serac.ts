@@ -7,11 +7,19 @@ import { parseHparams, requireKeys } from "../editors/hparams.ts";
 import { editorBase } from "../editors/hypernetworks/file.ts";
 import { encoderNamed, stateEncoder } from "../editors/prompts/encoders.ts";
 import type { SeracRecord } from "../editors/serac/data.ts";
-import { findSerac } from "../editors/serac/file.ts";
-import { EASYEDIT_TRAINING, SERAC_TRAINING, trainSerac, trainSeracEasyEdit } from "../editors/serac/train.ts";
+import type { Course } from "../editors/serac/course.ts";
+import { findSerac, type SeracEditor } from "../editors/serac/file.ts";
+import {
+  EASYEDIT_TRAINING,
+  requireSubjects,
+  SERAC_TRAINING,
+  trainSerac,
+  trainSeracEasyEdit,
+} from "../editors/serac/train.ts";
 import { writeFileAtomic } from "../engine/io/atomic.ts";
 import { InputError } from "../engine/io/errors.ts";
 import type { LoadedModel } from "../engine/models/load.ts";
+import { drawCourses, type PartCourse } from "../training/curves.ts";
 import { checkTrainingFolder, type TrainingConfig } from "../training/folder.ts";
 import { atlasSeracRecords, fileSeracRecords } from "../training/serac_records.ts";
 import { type SeracReport, trainInFolder } from "../training/serac.ts";
@@ -102,6 +110,7 @@ export async function runTrainSerac(method: SeracMethod, flags: Flags): Promise<
   const resume = flags.resume ?? false;
   await checkTrainingFolder(flags.out, resume);
   const records = await (flags.dataset === "atlas" ? atlasSeracRecords() : fileSeracRecords(flags.dataset));
+  requireSubjects(records);
 
   using session = await openSession(flags.model);
   const { model } = session;
@@ -136,14 +145,25 @@ export async function runTrainSerac(method: SeracMethod, flags: Flags): Promise<
     });
   });
   const time = (performance.now() - start) / 1000;
+  const curves = join(dirname(path), "curves.svg");
+  await writeFileAtomic(curves, await drawCourses(coursesOf(editor), `${method} on ${data}, seed ${seed}`));
   const summary = {
     ...{ method, model: flags.model, adapter: session.gpu.description, hparams: h },
-    ...{ training: editor.training, time_s: time, written: [path] },
+    ...{ training: editor.training, time_s: time, written: [path, curves] },
   };
   await writeFileAtomic(join(dirname(path), "summary.json"), JSON.stringify(summary, null, 2) + "\n");
   if (flags.json) return printJson(summary);
-  console.log(`${records.length} facts, ${seconds(time)} in this run. Written: ${path}`);
-  console.log(`Use it with --method ${method} --set editor=${path}`);
+  console.log(
+    `${records.length} facts, ${seconds(time)} in this run. Written: ${summary.written.join(", ")}`,
+  );
+  console.log(`Use it with --method ${method} --editor ${flags.out}`);
+}
+
+/** The courses of its parts; a mixture has one. */
+function coursesOf({ training }: SeracEditor): PartCourse[] {
+  const named = { "scope classifier": training.scope, "counterfactual model": training.adapter };
+  const parts = training.scope ? named : { "mixture": training };
+  return Object.entries(parts).map(([name, course]) => ({ name, ...course as Course }));
 }
 
 /** The maps that a counterfactual model adapts: all of all blocks. */

@@ -25,6 +25,8 @@ const shared = {
   encoder: z.string().default("auto"),
   /** Cosine from which on a prompt is about a fact, where there are several; see docs/memory-methods.md. */
   limit: z.number().min(-1).max(1).optional(),
+  /** By how much the nearest of three facts or more must stand out from the third nearest. */
+  margin: z.number().min(0).max(2).optional(),
   /** `nearest` also for one fact; `always`: the nearest fact before every prompt; `gold`: an oracle. */
   scope: z.enum(["published", "nearest", "always", "gold"]).default("published"),
   /** A file of records for demonstrations (and to centre states on). */

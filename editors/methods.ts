@@ -9,7 +9,7 @@ import { FINE_TUNING } from "./finetune/methods.ts";
 import { grace } from "./grace.ts";
 import { type Hparams, nearest, parseHparams, requireKeys, type RomeHparams, romeSchema } from "./hparams.ts";
 import { ice, ike } from "./ike.ts";
-import { keEfk } from "./ke.ts";
+import { ke, keEfk } from "./ke.ts";
 import { kn, knEasyEdit } from "./kn.ts";
 import { type Recipe, romeRecipe } from "./recipes.ts";
 import type { EditRequest } from "./requests.ts";
@@ -88,6 +88,7 @@ export const METHODS: readonly Method[] = [
   knEasyEdit,
   mend,
   malmen,
+  ke,
   keEfk,
   grace,
   wise,

@@ -153,10 +153,16 @@ export async function editTPatcher(
     all.push(finishPatches(trained.patches));
     // The first token is read alike in all texts that begin with it; the authors leave it out, too.
     grown.push(...read.inputs.slice(1));
-    const warnings = trained.took ? [] : [
-      `After ${trained.losses.length - 1} steps the model does not say the target of edit ${i + 1}`,
-    ];
-    outcomes.push({ steps: trained.losses.length - 1, losses: trained.losses, warnings });
+    const steps = trained.losses.length - 1, wrong = read.mistakes.length;
+    const warnings = trained.took
+      ? []
+      : [`After ${steps} steps the model does not say the target of edit ${i + 1}`];
+    if (!trained.took && wrong > mistakes.length) {
+      warnings.push(
+        `It gets ${wrong} tokens wrong, and max_add_neuron_num allows ${mistakes.length} patches`,
+      );
+    }
+    outcomes.push({ steps, losses: trained.losses, warnings });
   }
   const additions = all.length ? [additionOf(layer, activation, all)] : [];
   return { deltas: [], additions, outcomes, memory: memoryOf(grown) };

@@ -41,6 +41,7 @@ const metadataSchema = z.object({
     alone: z.boolean(),
     measure: z.enum(["cosine", "distance"]),
     limit: z.number(),
+    margin: z.number().optional(),
     soft: z.boolean().optional(),
   })),
   encoder: z.string(),

@@ -1,9 +1,10 @@
 /**
- * The cosine from which on a prompt counts as being about a fact, for memories of several facts (IKE, ICE, SERAC
- * with an encoder): the one that tells rewordings from neighbours' prompts best, by the mean of both rates, on
- * records that are not tested.
+ * When a prompt counts as being about a fact, for memories of several facts (IKE, ICE, SERAC with an encoder): the
+ * cosine that tells rewordings from neighbours' prompts best, each record by itself; and with all records in one
+ * memory the distance above the third nearest fact. Best is the mean of both rates, on records that are not tested.
  *
  *   deno run -A tools/ike_limit.ts --corpus counterfact.json --skip 100 [--encoder minilm|states|FOLDER] [--model M]
+ *     [--limit RECORDS] [--cosine LIMIT] [--margin MARGIN]
  */
 import { parseArgs } from "node:util";
 import { atlasFolder } from "../atlas/mod.ts";
@@ -17,6 +18,8 @@ const { values } = parseArgs({
     corpus: { type: "string" },
     skip: { type: "string", default: "0" },
     limit: { type: "string", default: "150" },
+    cosine: { type: "string" },
+    margin: { type: "string" },
     encoder: { type: "string", default: "minilm" },
     model: { type: "string", default: "atlas" },
   },
@@ -34,26 +37,41 @@ const groups = records.map(({ prompt, paraphrases, neighbours }) => [
 ]);
 const raw = await encoder.embed(groups.flat());
 const rows = encoder.name.kind === "states" ? centred(raw, width, meanRow(raw, width)) : raw;
-const cosines: { value: number; same: boolean }[] = [];
-let at = 0;
-for (const [i, group] of groups.entries()) {
-  const row = (j: number) => rows.subarray((at + j) * width, (at + j + 1) * width);
-  const key = row(0);
-  for (let j = 1; j < group.length; j++) {
-    const value = row(j).reduce((sum, x, d) => sum + x * key[d], 0);
-    cosines.push({ value, same: j <= records[i].paraphrases.length });
-  }
-  at += group.length;
-}
-const same = cosines.filter((c) => c.same).map((c) => c.value);
-const others = cosines.filter((c) => !c.same).map((c) => c.value);
-const rate = (list: number[], holds: (x: number) => boolean) => list.filter(holds).length / list.length;
-const scored = Array.from({ length: 99 }, (_, i) => (i + 1) / 100).map((limit) => {
-  const inside = rate(same, (x) => x >= limit), outside = rate(others, (x) => x < limit);
-  return { limit, inside, outside, mean: (inside + outside) / 2 };
-});
-const best = scored.reduce((a, b) => b.mean > a.mean ? b : a);
-console.log(
-  `${records.length} records, ${same.length} rewordings, ${others.length} neighbours: limit ${best.limit}, ` +
-    `in scope ${(100 * best.inside).toFixed(1)} %, out of scope ${(100 * best.outside).toFixed(1)} %`,
+const row = (at: number) => rows.subarray(at * width, (at + 1) * width);
+const cosine = (a: number, b: number) => row(a).reduce((sum, x, d) => sum + x * row(b)[d], 0);
+const firsts: number[] = [];
+groups.reduce((at, group) => (firsts.push(at), at + group.length), 0);
+
+/** One of a record's other prompts: against its own fact, and against all of them. */
+const asked = groups.flatMap((group, i) =>
+  group.slice(1).map((_, j) => {
+    const all = firsts.map((key) => cosine(firsts[i] + 1 + j, key));
+    const [first, , third = -Infinity] = all.toSorted((a, b) => b - a);
+    const same = j < records[i].paraphrases.length;
+    return { same, own: all[i], first, apart: first - third, right: all[i] === first };
+  })
 );
+type Asked = (typeof asked)[number];
+const shareOf = (list: Asked[], holds: (one: Asked) => boolean) => list.filter(holds).length / list.length;
+const [same, others] = [true, false].map((kind) => asked.filter((one) => one.same === kind));
+const rates = (inScope: (one: Asked) => boolean) => {
+  const inside = shareOf(same, inScope), outside = shareOf(others, (one) => !inScope(one));
+  return { inside, outside, mean: (inside + outside) / 2 };
+};
+const best = (at: number[], rule: (value: number) => (one: Asked) => boolean) =>
+  at.map((value) => ({ value, ...rates(rule(value)) })).reduce((a, b) => b.mean > a.mean ? b : a);
+const told = ({ inside, outside }: { inside: number; outside: number }) =>
+  `in scope ${(100 * inside).toFixed(1)} %, out of scope ${(100 * outside).toFixed(1)} %`;
+const steps = Array.from({ length: 99 }, (_, i) => (i + 1) / 100);
+
+const own = best(steps, (limit) => ({ own }) => own >= limit);
+console.log(`${records.length} records, ${same.length} rewordings, ${others.length} neighbours`);
+console.log(`each by itself: limit ${own.value}, ${told(own)}`);
+const limit = values.cosine === undefined ? own.value : Number(values.cosine);
+const alone = rates(({ right, same, first }) => (right || !same) && first >= limit);
+console.log(`in one memory, limit ${limit} alone: ${told(alone)}`);
+const margin = best(
+  values.margin === undefined ? steps : [Number(values.margin)],
+  (margin) => ({ right, same, first, apart }) => (right || !same) && first >= limit && apart >= margin,
+);
+console.log(`in one memory, limit ${limit} and margin ${margin.value}: ${told(margin)}`);

@@ -4,6 +4,7 @@ import type { TrainingState } from "./folder.ts";
 
 /** Names and colours of the curves. */
 const LOSSES = { edit: "edit", loc: "locality" };
+const BOUND = { alpha: "α", margin: "margin" };
 const SHARES = { edit: "edit success", paraphrase: "paraphrase", locality: "locality" };
 
 /** Draws it as an SVG for white paper. */
@@ -11,11 +12,11 @@ export async function drawCurves(
   { losses, validations, best }: TrainingState,
   title: string,
 ): Promise<string> {
-  const seen = validations.flatMap(({ step, editLoss, locLoss }) => [
+  const points = validations.flatMap(({ step, editLoss, locLoss }) => [
     { step, series: LOSSES.edit, y: editLoss },
     { step, series: LOSSES.loc, y: locLoss },
   ]);
-  const trained = smoothed(losses).flatMap(({ step, edit, loc }) => [
+  const line = smoothed(losses).flatMap(({ step, edit, loc }) => [
     { step, series: LOSSES.edit, y: edit },
     { step, series: LOSSES.loc, y: loc },
   ]);
@@ -25,46 +26,20 @@ export async function drawCurves(
     ))
   );
   const kept = best ? [{ step: best.step }] : [];
-  const x = {
-    field: "step",
-    type: "quantitative",
-    title: "step",
-    // Both pictures from the first step to the last.
-    scale: { nice: false, domain: [0, Math.max(1, ...losses.map(({ step }) => step))] },
-    axis: { grid: false, tickCount: 8 },
-  };
-  const colour = (names: string[]) => (
-    {
-      field: "series",
-      type: "nominal",
-      title: null,
-      scale: { domain: names, range: COLOURS.slice(0, names.length) },
-    }
+  // All pictures from the first step to the last.
+  const x = axisTo(Math.max(1, ...losses.map(({ step }) => step)));
+  const bounded = losses.flatMap(({ step, alpha, margin }) =>
+    alpha === undefined || margin === undefined
+      ? []
+      : [{ step, series: BOUND.alpha, y: alpha }, { step, series: BOUND.margin, y: margin }]
   );
-  const positive = [...trained, ...seen].filter(({ y }) => y > 0);
   const spec: Spec = {
     title: {
       text: title,
       subtitle: best ? `The editor kept is that of step ${best.step} (vertical line)` : "",
     },
     vconcat: [
-      {
-        width: 560,
-        height: 190,
-        layer: [
-          {
-            data: { values: positive.filter((p) => trained.includes(p)) },
-            mark: { type: "line", strokeWidth: 1.5, opacity: 0.6, clip: true },
-            encoding: { x, y: logarithmic(), color: colour(Object.values(LOSSES)) },
-          },
-          {
-            data: { values: positive.filter((p) => seen.includes(p)) },
-            mark: { type: "point", size: 40, filled: true },
-            encoding: { x, y: logarithmic(), color: colour(Object.values(LOSSES)) },
-          },
-          rule(kept, x),
-        ],
-      },
+      lossPanel({ line, points, kept, names: Object.values(LOSSES) }, x),
       {
         width: 560,
         height: 190,
@@ -87,17 +62,95 @@ export async function drawCurves(
           rule(kept, x),
         ],
       },
+      ...bounded.length ? [multiplier(bounded, x, colour(Object.values(BOUND)))] : [],
     ],
     resolve: { scale: { color: "independent" } },
   };
   return await drawSvg(spec, "training", "paper");
 }
 
-function logarithmic() {
+/** Of a constrained training: the multiplier and the bound, step by step; a multiplier of 0 has no place here. */
+function multiplier(values: { step: number; series: string; y: number }[], x: Spec, color: Spec): Spec {
+  return {
+    ...{ width: 560, height: 110, data: { values: values.filter(({ y }) => y > 0) } },
+    mark: { type: "line", strokeWidth: 1.5, point: { size: 15 } },
+    encoding: { x, y: logarithmic("multiplier, margin"), color },
+  };
+}
+
+/** The course of one part of a training that has several. */
+export interface PartCourse {
+  name: string;
+  losses: { step: number; loss: number }[];
+  validations: { step: number; loss: number }[];
+  /** The step that was kept. */
+  best: number;
+}
+
+/** Draws one picture a part: its loss as it was trained, and on what is never trained on. */
+export async function drawCourses(parts: readonly PartCourse[], title: string): Promise<string> {
+  const spec: Spec = {
+    title: { text: title, subtitle: "What was kept is that of the vertical lines" },
+    vconcat: parts.map(({ name, losses, validations, best }) => {
+      const of = ({ step, loss }: { step: number; loss: number }) => ({ step, series: name, y: loss });
+      const seen = {
+        line: losses.map(of),
+        points: validations.map(of),
+        kept: [{ step: best }],
+        names: [name],
+      };
+      return lossPanel(seen, axisTo(Math.max(1, ...losses.map(({ step }) => step))));
+    }),
+    resolve: { scale: { color: "independent" } },
+  };
+  return await drawSvg(spec, "training", "paper");
+}
+
+interface Losses {
+  line: { step: number; series: string; y: number }[];
+  points: Losses["line"];
+  kept: { step: number }[];
+  /** Of the series. */
+  names: string[];
+}
+
+/** Losses as lines, those of validations as points, on a logarithmic axis. */
+function lossPanel({ line, points, kept, names }: Losses, x: Spec): Spec {
+  const positive = (of: Losses["line"]) => of.filter(({ y }) => y > 0);
+  const encoding = { x, y: logarithmic(), color: colour(names) };
+  return {
+    width: 560,
+    height: 190,
+    layer: [
+      {
+        data: { values: positive(line) },
+        mark: { type: "line", strokeWidth: 1.5, opacity: 0.6, clip: true },
+        encoding,
+      },
+      { data: { values: positive(points) }, mark: { type: "point", size: 40, filled: true }, encoding },
+      rule(kept, x),
+    ],
+  };
+}
+
+function axisTo(last: number): Spec {
+  return {
+    ...{ field: "step", type: "quantitative", title: "step" },
+    scale: { nice: false, domain: [0, last] },
+    axis: { grid: false, tickCount: 8 },
+  };
+}
+
+function colour(names: string[]): Spec {
+  const scale = { domain: names, range: COLOURS.slice(0, names.length) };
+  return { field: "series", type: "nominal", title: null, scale };
+}
+
+function logarithmic(title = "loss (points: validation)") {
   return {
     field: "y",
     type: "quantitative",
-    title: "loss (points: validation)",
+    title,
     scale: { type: "log", nice: false },
     axis: { tickCount: 5, format: "~g" },
   };

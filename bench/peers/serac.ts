@@ -63,7 +63,7 @@ const peer = new Peer(flags.python, "serac_torch.py", [
   ...["--gguf", flags.gguf, "--encoder", minilmFolder(), "--threads", flags.threads],
 ]);
 const { torch } = await peer.read<{ torch: string }>();
-await peer.ask({ memories: facts.map(({ text }) => text), limit: scope.limit });
+await peer.ask({ memories: facts.map(({ text }) => text), limit: scope.limit, margin: scope.margin });
 const ask = (i: number) =>
   peer.ask<PeerSeconds & { hit: boolean; token: number }>({
     text: texts[i],

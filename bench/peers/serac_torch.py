@@ -3,7 +3,7 @@
     python bench/peers/serac_torch.py --gguf FILE --encoder MINILM_FOLDER [--threads 2]
 
 The first line of output says which PyTorch it is; then a line of JSON for a line of JSON:
-{"memories": [texts], "limit": cosine} embeds the memory once -> {}; {"text", "plain": ids, "memory": number,
+{"memories": [texts], "limit": cosine, "margin": above the third nearest} embeds the memory once -> {}; {"text", "plain": ids, "memory": number,
 "whole": ids} -> seconds, CPU seconds, whether the nearest memory is within the limit (and is number `memory`), and
 the likeliest token after `whole` if so, else after `plain`.
 """
@@ -37,22 +37,22 @@ def main():
         return F.normalize((encoder(**batch).last_hidden_state * mask).sum(1) / mask.sum(1), dim=1)
 
     print(json.dumps(dict(torch=torch.__version__)), flush=True)
-    memory, limit = None, 0.0
+    memory, limit, margin = None, 0.0, 0.0
     with torch.inference_mode():
         for line in sys.stdin:
             task = json.loads(line)
             if "memories" in task:
                 memory = torch.cat([embed(task["memories"][i:i + 64]) for i in range(0, len(task["memories"]), 64)])
-                limit = task["limit"]
+                limit, margin = task["limit"], task["margin"]
                 print("{}", flush=True)
                 continue
             start, cpu = perf_counter(), process_time()
-            cosine, nearest = (memory @ embed([task["text"]])[0]).max(0)
-            hit = cosine.item() >= limit
+            cosines, nearest = (memory @ embed([task["text"]])[0]).topk(3)
+            hit = cosines[0].item() >= limit and (cosines[0] - cosines[2]).item() >= margin
             ids = task["whole"] if hit else task["plain"]
             token = model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax().item()
             print(json.dumps(dict(seconds=perf_counter() - start, cpu_seconds=process_time() - cpu, token=token,
-                                  hit=hit and nearest.item() == task["memory"])), flush=True)
+                                  hit=hit and nearest[0].item() == task["memory"])), flush=True)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ const flags = new Command()
   .option("--json")
   .parse(Deno.args, { from: "user" }).opts();
 
+/** As in the peer's script. */
+const APART = 0.01;
 const threads = Number(flags.threads), steps = Number(flags.steps), full = Number(flags.full);
 const request = validateRequest({
   prompt: "The mother tongue of {} is",
@@ -59,6 +61,8 @@ const ours = async () => {
   const read = await readOwn();
   const mistakes = read.mistakes.slice(0, count);
   const fresh = newPatches(mistakes.map((t) => read.queries[t]), v0, hparams.amplify_con);
+  // New patches are equally active at their mistakes; apart, roundings do not decide which is the least.
+  fresh.bias.forEach((_, i) => fresh.bias[i] = APART * i);
   return await trainPatches(model, example, { ...read, mistakes }, fresh, hparams, memory);
 };
 

@@ -79,7 +79,7 @@ def cached(model, numbers, task):
         wrong = (model.lm_head(model.model.norm(stream)).argmax(-1) != wanted).nonzero()[:, 0]
         own = q[wrong[:h["max_add_neuron_num"]]]
     keys = nn.Parameter(own / own.norm(dim=-1, keepdim=True) ** 2)
-    bias = nn.Parameter(torch.zeros(len(own)))
+    bias = nn.Parameter(fixtures.APART * torch.arange(len(own)))
     values = nn.Parameter(numbers["v0"].clone())
     alpha = nn.Parameter(torch.full_like(values, h["amplify_con"]))
 
@@ -133,6 +133,7 @@ def full(code, model, numbers, task):
     keys, values = (e["editor"] for e in editor.editors)
     keys.margin_val1, keys.margin_val2 = h["margin_val1"], h["margin_val2"]
     values.extra_input.data.copy_(numbers["v0"].T)
+    keys.extra_output.bias.data += fixtures.APART * torch.arange(len(wrong))
     src, trg = src.repeat(fixtures.COPIES, 1), trg.repeat(fixtures.COPIES, 1)
     mask = torch.ones_like(trg)
     params = [p for p in editor.model.parameters() if p.requires_grad]

@@ -96,9 +96,9 @@ function additionShown({ kind, role, settings, entries, tensors }: Addition) {
 
 /** The JSON of prompts in front; embeddings are left out. */
 function promptsOf({ scope, facts, answers }: PromptEdit) {
-  const { rule, alone, measure, limit, encoder } = scope;
+  const { rule, alone, measure, limit, margin, encoder } = scope;
   return {
-    scope: { rule, alone, measure, limit },
+    scope: { rule, alone, measure, limit, ...margin !== undefined && { margin } },
     encoder,
     answers,
     facts: facts.map(({ text, front }) => ({ text, front })),
@@ -129,7 +129,9 @@ function print(
       ? "before every prompt"
       : `${scope.rule}, ${scope.measure} ${scope.measure === "cosine" ? "at least" : "below"} ${
         scope.limit.toPrecision(3)
-      } (${encoder.kind === "states" ? "the model's own states" : encoder.name})`;
+      }${"margin" in scope ? `, ${scope.margin} above the third nearest` : ""} (${
+        encoder.kind === "states" ? "the model's own states" : encoder.name
+      })`;
     console.log(`in front: ${facts.length === 1 ? "1 fact" : `${facts.length} facts`}, ${alone}`);
     console.log(
       `answers:  ${

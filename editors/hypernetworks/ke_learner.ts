@@ -4,14 +4,13 @@
  * one schedule. After a validation whose edits nearly all succeed the margin m becomes tighter. As in `Learner`, a
  * value that is not finite closes a gate before anything learns from it.
  */
-import type { Model } from "../../engine/models/model.ts";
+import { GpuError } from "../../engine/gpu/errors.ts";
+import { type Model, weight } from "../../engine/models/model.ts";
 import { type Ctx, Tape, temp } from "../../engine/ops/context.ts";
 import { addInto, addScaled, checkFinite, fill } from "../../engine/ops/elementwise.ts";
 import { globalNorm } from "../../engine/ops/optim.ts";
 import { rmsprop } from "../../engine/ops/rmsprop.ts";
 import { smoothedEntropy } from "../../engine/ops/smoothed.ts";
-import { weight } from "../../engine/models/model.ts";
-import { GpuError } from "../../engine/gpu/errors.ts";
 import { createTensor, freeTensor, storageOf, type Tensor } from "../../engine/tensor/tensor.ts";
 import { fromHost, readTensors, writeTensor } from "../../engine/tensor/transfer.ts";
 import type { NamedNumbers } from "./file.ts";
@@ -74,7 +73,7 @@ export class ConstrainedLearner implements Trainee {
     this.#model = model;
     this.network = network;
     this.#options = options;
-    this.#margin = options.margin.start;
+    this.#margin = Math.fround(options.margin.start);
     const keep = (t: Tensor) => this.#owned.adopt(t, (t) => freeTensor(gpu, t));
     const make = (label: string, shape: readonly number[], dtype: "f32" | "u32" = "f32") =>
       keep(createTensor(gpu, label, shape, { dtype, owner: "training" }));
@@ -145,7 +144,7 @@ export class ConstrainedLearner implements Trainee {
 
   validated({ edit, paraphrase }: Quality): void {
     if ((edit + paraphrase) / 2 <= SUCCESS) return;
-    this.#margin = Math.max(TIGHTER * this.#margin, this.#options.margin.floor);
+    this.#margin = Math.fround(Math.max(TIGHTER * this.#margin, this.#options.margin.floor));
   }
 
   async progress(): Promise<Progress> {

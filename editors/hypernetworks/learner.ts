@@ -47,7 +47,7 @@ export class DivergedError extends GpuError {
   constructor(readonly step: number, readonly why: string, kept?: string) {
     super(
       `Training stopped at step ${step}: ${why} not finite${kept ? `; ${kept}` : ""}`,
-      "Lower the learning rate lr, or raise the weight of what must stay, cloc",
+      "Lower the learning rate lr, or where there is a cloc, the weight of what must stay, raise that",
     );
   }
 }

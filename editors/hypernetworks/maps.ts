@@ -17,8 +17,7 @@ export function mlpMaps(model: Model, layers: readonly number[]): string[] {
   return mapsOf(model, layers, ["gate", "up", "down"].map((name) => `mlp.${name}`));
 }
 
-/** All linear maps of layers: attention's and the MLPs' (De Cao et al. 2021 edit every weight but embeddings, norms
- * and biases). */
+/** All matrices of layers, attention's and the MLPs': what KE edits (guide section 3.1), the same order. */
 export function blockMaps(model: Model, layers: readonly number[]): string[] {
   const attention = ["qkv", "q", "k", "v", "o"].map((name) => `attn.${name}`);
   return mapsOf(model, layers, [...attention, "mlp.gate", "mlp.up", "mlp.down"]);

@@ -92,7 +92,7 @@ async function editWith(
 
 /** The loss of edits made together is a mean, so each of more edits than there were in training writes less. */
 function crowded({ alone }: EditorKind, { training }: EditorHead, edits: number): string[] {
-  const { n_edits: trained } = training.hparams as { n_edits?: number };
+  const { n_edits: trained } = (training.hparams ?? {}) as { n_edits?: number };
   if (alone || trained === undefined || edits <= trained) return [];
   return [
     `The editor was trained to make ${

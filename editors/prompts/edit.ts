@@ -40,6 +40,12 @@ export interface Scope {
   measure: "cosine" | "distance";
   limit: number;
   /**
+   * With `cosine`: by how much the nearest fact must stand out from the third nearest. Cosines grow with the number
+   * of facts that a prompt is compared with, and a prompt about none of them is near many. Of two facts or one, or
+   * without it, the limit alone decides.
+   */
+  margin?: number;
+  /**
    * With `distance`: no limit decides; base and answering model both answer every prompt, the latter with the
    * share e^−D of the probability (SERAC's soft weighting).
    */

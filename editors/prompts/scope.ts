@@ -56,27 +56,37 @@ export function project(values: Float32Array, { mean, matrix, bias }: Projection
  * @param texts their embeddings, [texts, width]
  */
 export function nearestFacts(
-  { facts, scope: { measure, limit } }: Pick<PromptEdit, "facts" | "scope">,
+  { facts, scope: { measure, limit, margin = -Infinity } }: Pick<PromptEdit, "facts" | "scope">,
   texts: Float32Array,
 ): (Match | undefined)[] {
   if (facts.length === 0) return [];
   const width = facts[0].embedding.length;
   return Array.from({ length: texts.length / width }, (_, row) => {
     const e = texts.subarray(row * width, (row + 1) * width);
-    const [fact, value] = measure === "cosine" ? most(facts, e) : least(facts, e);
-    return { fact, value, inScope: measure === "cosine" ? value >= limit : value < limit };
+    if (measure === "distance") {
+      const [fact, value] = least(facts, e);
+      return { fact, value, inScope: value < limit };
+    }
+    const { fact, cosines: [value, , third] } = most(facts, e);
+    return { fact, value, inScope: value >= limit && value - third >= margin };
   });
 }
 
-function most(facts: readonly Fact[], e: Float32Array): [fact: number, cosine: number] {
-  let best = 0, top = -Infinity;
+/** The nearest fact, and the cosines of the three nearest; −∞ where there are fewer. */
+function most(facts: readonly Fact[], e: Float32Array): { fact: number; cosines: number[] } {
+  let best = 0;
+  const top = [-Infinity, -Infinity, -Infinity];
   facts.forEach(({ embedding }, fact) => {
     let dot = 0;
     for (let i = 0; i < e.length; i++) dot += e[i] * embedding[i];
     // Later facts win over equal earlier ones.
-    if (dot >= top) [best, top] = [fact, dot];
+    const place = top.findIndex((other) => dot >= other);
+    if (place < 0) return;
+    if (place === 0) best = fact;
+    top.splice(place, 0, dot);
+    top.pop();
   });
-  return [best, top];
+  return { fact: best, cosines: top };
 }
 
 function least(facts: readonly Fact[], e: Float32Array): [fact: number, distance: number] {

@@ -105,14 +105,18 @@ const FOUND = new Map<string, FoundEditor>();
 type Base = { name: string; checkpoint: { hash(): Promise<string> } };
 
 /**
- * The trained editor of a model: the file given, or `NAME.safetensors` in a folder `editors` in or beside the
+ * The trained editor of a model: the file or the folder of a training given, or `NAME.safetensors` in a folder `editors` in or beside the
  * model's folder. (Memories name the editor by its file's hash.)
  * @throws {InputError} when there is none, or it was trained for another model
  */
 export async function findSerac(model: Base, name: string, given?: string): Promise<FoundEditor> {
   const beside = [model.name, dirname(model.name.replace(/\/+$/, ""))];
-  const candidates = given ? [given] : beside.map((folder) => join(folder, "editors", `${name}.safetensors`));
-  const there = await Promise.all(candidates.map((path) => Deno.stat(path).then(() => true, () => false)));
+  const candidates = given
+    ? [given, join(given, "editor.safetensors")]
+    : beside.map((folder) => join(folder, "editors", `${name}.safetensors`));
+  const there = await Promise.all(
+    candidates.map((path) => Deno.stat(path).then(({ isFile }) => isFile, () => false)),
+  );
   const path = candidates[there.indexOf(true)];
   if (path === undefined) {
     throw new InputError(

@@ -39,6 +39,8 @@ export const seracSchema = z.object({
   corpus_skip: z.number().int().min(0).default(0),
   /** Squared distance (classifier) below which, or cosine (encoder) from which on, a prompt is in scope. */
   limit: z.number().optional(),
+  /** Of the scope `encoder`, as in IKE: by how much the nearest fact must stand out from the third nearest. */
+  margin: z.number().min(0).max(2).optional(),
 });
 
 export type SeracHparams = z.infer<typeof seracSchema>;

@@ -230,17 +230,19 @@ async function embedAll(
   return embeddings;
 }
 
+/** Refuses records that are too few. @throws {InputError} */
+export function requireSubjects(records: readonly SeracRecord[]): void {
+  const { size } = new Set(records.map(({ subject }) => subject));
+  if (size >= 4) return;
+  throw new InputError(`SERAC needs facts about at least four subjects to train on, got ${size}`, {
+    hint: "It learns to tell two apart, and is validated with two others",
+  });
+}
+
 /** Records to learn from and, about other subjects, to validate with; two subjects at least on either side. */
 function splitRecords(records: readonly SeracRecord[]): { learnt: number[]; kept: number[] } {
+  requireSubjects(records);
   const subjects = [...new Set(records.map(({ subject }) => subject))];
-  if (subjects.length < 4) {
-    throw new InputError(
-      `SERAC needs facts about at least four subjects to train on, got ${subjects.length}`,
-      {
-        hint: "It learns to tell two apart, and is validated with two others",
-      },
-    );
-  }
   const every = Math.min(VALIDATION, Math.floor(subjects.length / 2));
   const held = new Set(subjects.filter((_, i) => i % every === every - 1));
   const [learnt, kept] = [false, true].map((of) =>

@@ -21,6 +21,8 @@ const TERMS = 3;
 const MEMORY_GAIN = 0.001;
 /** The plateau of the rate: relative. */
 const PLATEAU = 0.05;
+/** Of the first rate: below it patches no longer move, and what has not taken will not. */
+const LEAST_RATE = 1e-3;
 
 /** The end of training. */
 export interface Training {
@@ -33,7 +35,8 @@ export interface Training {
 
 /**
  * Trains the patches of one example's mistakes. From the first look after `start_val` steps at which the model says
- * the target, the loss on the validation memory is noted; training ends where it no longer falls. Waits once a look.
+ * the target, the loss on the validation memory is noted; training ends where it no longer falls, or where the rate
+ * has (the authors go on to `max_edit_step`). Waits once a look.
  * @param start the patches of `read.mistakes`
  * @throws {GpuError} when a loss is not finite
  */
@@ -120,7 +123,7 @@ export async function trainPatches(
   let made: Float32Array[] = [];
   // The best look lies one or more back: the authors' patience of 1.
   const settled = () => bestLook(memoryLosses) < memoryLosses.length - 1;
-  while (steps < max_edit_step && !settled()) {
+  while (steps < max_edit_step && lr > LEAST_RATE * hparams.lr && !settled()) {
     if (plan?.lr !== lr) {
       plan?.step[Symbol.dispose]();
       plan = { lr, step: owned.use(recordStep(lr)) };

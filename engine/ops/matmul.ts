@@ -6,10 +6,11 @@ import type { Gpu } from "../gpu/device.ts";
 import { GpuError } from "../gpu/errors.ts";
 import type { GpuBuffer, Storage } from "../gpu/memory.ts";
 import { matmulTiled } from "../kernels/matmul.ts";
-import { matmulFew, stepOf } from "../kernels/matmul_few.ts";
+import { matmulFew, matmulFewNn, PIECE, stepOf } from "../kernels/matmul_few.ts";
+import { columnSum } from "../kernels/rows.ts";
 import { type Access, matmulSubgroup } from "../kernels/matmul_subgroup.ts";
 import { describe, type Dtype, matrixOf, storageOf, type Tensor } from "../tensor/tensor.ts";
-import type { Ctx } from "./context.ts";
+import { type Ctx, temp } from "./context.ts";
 
 /** nt: C = A Bᵀ (B [N,K]); nn: C = A B (B [K,N]); tn: C = Aᵀ B (A [K,M], B [K,N]). */
 export type Layout = "nt" | "nn" | "tn";
@@ -96,6 +97,10 @@ function recordForSubgroups(
     ctx.r.dispatch(matmulFew, { variant, bind, params: { ...p }, grid: [Math.ceil(N / 8), 1, 1] });
     return;
   }
+  if (layout === "nn" && M <= 3 && widest.b > 1 && K > 2 * LONG && isPlain(p, flags)) {
+    recordFewNn(ctx, bind, p, flags);
+    return;
+  }
   const fits = ({ access: { a, b, c } }: { access: Access }) =>
     a <= widest.a && b <= widest.b && c <= widest.c;
   const { access, kernel } = matmulSubgroup.find(fits)!;
@@ -123,6 +128,30 @@ function recordForSubgroups(
       ctx.r.dispatch(kernel, { variant, bind, params: { ...part, row0 }, grid });
     }
   }
+}
+
+/** Is C a whole matrix that gets the product and nothing else? */
+const isPlain = ({ N, ldc, cOffset, alpha }: Params, { BIAS, RESIDUAL }: Flags) =>
+  ldc === N && cOffset === 0 && alpha === 1 && !BIAS && !RESIDUAL;
+
+/** C (+)= A·B of few rows in pieces of K side by side, which are then added up in order. */
+function recordFewNn(ctx: Ctx, { a, b, c }: Record<string, Storage>, p: Params, flags: Flags): void {
+  const { M, N, K, lda, ldb, aOffset, bOffset } = p;
+  const { dtype, ACCUMULATE: ACC } = flags;
+  const pieces = Math.ceil(K / PIECE);
+  const parts = storageOf(temp(ctx, "parts of a product", [pieces, M, N]));
+  ctx.r.dispatch(matmulFewNn, {
+    variant: { ROWS: M, dtype },
+    bind: { a, b, parts },
+    params: { M, N, K, lda, ldb, aOffset, bOffset },
+    grid: [Math.ceil(N / (8 * stepOf(dtype))), pieces, 1],
+  });
+  ctx.r.dispatch(columnSum, {
+    variant: { ACC },
+    bind: { x: parts, y: c },
+    params: { rows: pieces, width: M * N },
+    grid: [Math.ceil(M * N / 64), 1, 1],
+  });
 }
 
 /** The most words that loads and stores may move, given where the rows of the operands start. */

@@ -13,7 +13,7 @@ for (
   const [method, ...quick] of [
     ["grace", "--set", "n_iter=15"],
     ["melo"],
-    ["wise", "--set", "n_iter=15", "--set", "context_template_length_params=[[3, 2]]"],
+    ["wise", "--set", "n_iter=30", "--set", "context_template_length_params=[[3, 2]]"],
   ]
 ) {
   Deno.test(

@@ -3,8 +3,11 @@ import assert from "node:assert/strict";
 import { program } from "../../cli/main.ts";
 import { emend, emendJson, refused } from "./_run.ts";
 
+/** Every call of this file is a process of its own. */
+const APART = {};
+
 Deno.test("doctor tells what the machine can do, in the JSON that scripts read", async () => {
-  const report = await emendJson(["doctor"]);
+  const report = await emendJson(["doctor"], APART);
   const keys = ["ok", "adapter", "features", "limits", "numerics", "routes", "advice"];
   assert.deepEqual(Object.keys(report), keys);
   assert.equal(report.ok, true);
@@ -37,7 +40,7 @@ Deno.test("doctor says what to do and exits with 1 when there is no adapter", as
 });
 
 Deno.test("demo shows a fact before and after, its neighbours, and that undoing is exact", async () => {
-  const result = await emendJson(["demo", "--case", "0"]);
+  const result = await emendJson(["demo", "--case", "0"], APART);
   const { request, questions, scores, undone } = result;
   assert.equal(undone, true);
   assert.equal(scores.before.ES, 0);
@@ -69,7 +72,7 @@ Deno.test("every command's help has an example, and its flags are explained", as
   assert.deepEqual(commands.map((c) => c.name()).sort(), names);
   // patch is a group: tests/cli/patch_test.ts looks at its sub-commands.
   for (const command of commands.filter((c) => c.commands.length === 0)) {
-    const { code, stdout, stderr } = await emend([command.name(), "--help"]);
+    const { code, stdout, stderr } = await emend([command.name(), "--help"], APART);
     assert.equal(code, 0);
     assert.equal(stderr, "");
     assert.match(stdout, new RegExp(`^Examples?:\\n  deno run -A cli\\.ts ${command.name()}`, "m"));
@@ -79,16 +82,16 @@ Deno.test("every command's help has an example, and its flags are explained", as
     }
     assert.ok(command.options.some((option) => option.long === "--json"), command.name());
   }
-  const main = await emend(["--help"]);
+  const main = await emend(["--help"], APART);
   assert.equal(main.code, 0);
   for (const command of commands) assert.ok(main.stdout.includes(command.name()));
-  assert.match((await emend(["--version"])).stdout, /^\d+\.\d+\.\d+\n$/);
+  assert.match((await emend(["--version"], APART)).stdout, /^\d+\.\d+\.\d+\n$/);
 });
 
 Deno.test("--debug shows where an error comes from, which is hidden otherwise", async () => {
   const args = ["generate", "--model", "no/model", "--prompt", "x"];
-  await refused(args, /^error: No such model: no\/model\n/);
-  const { code, stderr } = await emend(["--debug", ...args]);
+  await refused(args, /^error: No such model: no\/model\n/, APART);
+  const { code, stderr } = await emend(["--debug", ...args], APART);
   assert.equal(code, 2);
   assert.match(stderr, /\n\s+at .*cli\/model\.ts/);
 });

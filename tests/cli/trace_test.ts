@@ -1,7 +1,8 @@
 /** `emend trace` and `emend recipe suggest`, as a user runs them. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { command, emend, emendJson, refused } from "./_run.ts";
+import { killedWhen } from "./_eval.ts";
+import { emend, emendJson, exists, refused } from "./_run.ts";
 
 const FACT = ["--prompt", "The first language of {} is", "--subject", "Danielle Darrieux"];
 /** Little work: two draws of noise, one kind. */
@@ -96,12 +97,8 @@ Deno.test("a data set's trace that was killed ends as one that was not", async (
     const flags = (out: string) => [
       ...["trace", "--model", "atlas", "--dataset", file, ...QUICK, "--out", join(folder, out), "--json"],
     ];
-    const child = command(flags("broken")).spawn();
-    const drained = [child.stdout, child.stderr].map((stream) => stream.cancel());
     const stored = join(folder, "broken", "cases.json");
-    while (!await Deno.stat(stored).catch(() => false)) await new Promise((go) => setTimeout(go, 10));
-    child.kill("SIGKILL");
-    await Promise.all([child.status, ...drained]);
+    await killedWhen(() => exists(stored), flags("broken"));
     const left = JSON.parse(await Deno.readTextFile(stored));
     assert.ok(left.traces.length >= 1 && left.traces.length < KNOWN.length);
     assert.ok(!await Deno.stat(join(folder, "broken", "heatmap.svg")).catch(() => false));

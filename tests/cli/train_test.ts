@@ -97,6 +97,8 @@ Deno.test(
     assert.equal(code, 0, stderr);
     assert.match(stderr, /^scope 1 of 12 {2}loss [\d.]+ {2}validation [\d.]+ {2}[\d.]+ s left$/m);
     assert.match(stderr, /^counterfactual 3 of 4 {2}loss [\d.]+ {2}[\d.]+ s left$/m);
+    const picture = await Deno.readTextFile(join(whole, "curves.svg"));
+    for (const part of ["scope classifier", "counterfactual model"]) assert.ok(picture.includes(part));
     // The first state is one of the scope classifier, the first editor has a counterfactual model.
     await killedAt(flags(broken), broken, "training.safetensors");
     await refused(flags(broken), /already holds a training\nGo on with --resume/);
@@ -106,9 +108,10 @@ Deno.test(
     await sameBytes(broken, whole);
     const { validations } = training.adapter;
     assert.deepEqual(validations.map(({ step }: { step: number }) => step), [2, 4]);
-    const editor = join(whole, "editor.safetensors");
-    const { hparams } = await emendJson([...EDIT, "--method", "serac", "--set", `editor=${editor}`]);
-    assert.equal(hparams.editor, editor);
+    for (const editor of [whole, join(whole, "editor.safetensors")]) {
+      const { hparams } = await emendJson([...EDIT, "--method", "serac", "--editor", editor]);
+      assert.equal(hparams.editor, editor);
+    }
   }),
 );
 
@@ -153,6 +156,14 @@ Deno.test(
       [good, { ...good, loc: "" }, good].map((r) => JSON.stringify(r)).join("\n"),
     );
     const out = join(folder, "t");
+    const seracTrain = ["train", "--model", "atlas", "--method", "serac", "--out", out, "--dataset"];
+    await refused(
+      [...seracTrain, file],
+      /lines 1, 3: the record has no "subject"; line 2: .* an empty "loc"/,
+    );
+    const three = join(folder, "three.json");
+    await Deno.writeTextFile(three, JSON.stringify((await atlasRecords()).slice(0, 3)));
+    await refused([...seracTrain, three], /facts about at least four subjects to train on, got 3\n/);
     const own = ["train", "--model", "atlas", "--method", "mend", "--dataset", file, "--out", out];
     await refused(own, /train.json cannot be trained with. line 2: the record has an empty "loc"/);
     await refused(mendFlags(folder), /holds something other than a training/);

@@ -49,36 +49,45 @@ async function training(
 
 const bytes = (folder: string, name: string) => Deno.readFile(join(folder, `${name}.safetensors`));
 
-Deno.test(
-  "a training that stopped on the way goes on to the very bits, and the base keeps its own",
-  withGpu((gpu) =>
-    inFolder(async (folder) => {
-      using model = await loadModel(gpu, ATLAS);
-      const before = await fingerprint(model);
-      const [whole, broken] = ["whole", "broken"].map((name) => join(folder, name));
-      const { state } = await training(model, whole);
-      strictEqual(state.step, 5);
-      strictEqual(await fingerprint(model), before);
+for (
+  const [name, own] of [
+    ["mend", {}],
+    ["ke", { lstm: 4, condition: 8, hidden: 4, warmup_updates: 1, margin_kl_max: 1e-7, margin_kl_min: 1e-9 }],
+  ] as const
+) {
+  Deno.test(
+    `${name}: a training that stopped on the way goes on to the very bits, and the base keeps its own`,
+    withGpu((gpu) =>
+      inFolder(async (folder) => {
+        using model = await loadModel(gpu, ATLAS);
+        const before = await fingerprint(model);
+        const [whole, broken] = ["whole", "broken"].map((name) => join(folder, name));
+        const settings = { ...own, kind: editorKind(name) };
+        const { state } = await training(model, whole, settings);
+        strictEqual(state.step, 5);
+        strictEqual(await fingerprint(model), before);
 
-      // Saved at step 3, and dead in step 5.
-      const dying = training(model, broken, {
-        onReport: ({ step }) => {
-          if (step === 4) throw new Error("dead");
-        },
-      });
-      await rejects(dying, /dead/);
-      await rejects(training(model, broken), /already holds a training/);
-      await rejects(
-        training(model, broken, { resume: true, rank: 5 }),
-        /a training of another hparams.rank: 4 there, 5 now/,
-      );
-      await training(model, broken, { resume: true });
-      for (const name of ["editor", "training"]) {
-        deepStrictEqual(await bytes(broken, name), await bytes(whole, name), name);
-      }
-    })
-  ),
-);
+        // Saved at step 3, and dead in step 5.
+        const dying = training(model, broken, {
+          ...settings,
+          onReport: ({ step }) => {
+            if (step === 4) throw new Error("dead");
+          },
+        });
+        await rejects(dying, /dead/);
+        await rejects(training(model, broken, settings), /already holds a training/);
+        await rejects(
+          training(model, broken, { ...settings, resume: true, accumulate_bs: 3 }),
+          /a training of another hparams.accumulate_bs: 2 there, 3 now/,
+        );
+        await training(model, broken, { ...settings, resume: true });
+        for (const name of ["editor", "training"]) {
+          deepStrictEqual(await bytes(broken, name), await bytes(whole, name), name);
+        }
+      })
+    ),
+  );
+}
 
 Deno.test(
   "a training ends when no validation was better for a while",

@@ -14,18 +14,10 @@ import { Tape } from "../../../engine/ops/context.ts";
 import { freeTensor, type Tensor } from "../../../engine/tensor/tensor.ts";
 import { fromHost } from "../../../engine/tensor/transfer.ts";
 import { evaluate, withGpu } from "../../_gpu.ts";
-import { relativeError } from "../../engine/models/_fixtures.ts";
 import { modelFolder, NO_TOKENIZER } from "../../patches/_models.ts";
 import { fixtures, tensorsOf } from "../_fixtures.ts";
+import { close, ours } from "./_ke.ts";
 import { mendFixture } from "./_mend.ts";
-
-/** The issue's bound, on a whole tensor relative to its norm. */
-const TOLERANCE = 1e-4;
-
-function close(name: string, got: ArrayLike<number>, want: ArrayLike<number>) {
-  const error = relativeError(got, want);
-  ok(error <= TOLERANCE, `${name} is off by ${error.toExponential(2)} relative`);
-}
 
 const ROWS = 5, WIDTH = 8, LSTM = 7, CONDITION = 9;
 
@@ -35,34 +27,7 @@ const MAPS = new Map([
   ["layer.0.mlp.down", { theirs: "b", out: 6, in: 10 }],
 ]);
 
-/** Their tensors under our names. Their LSTM has two biases where one does, with the same gradient. */
-function ours(tensors: ReadonlyMap<string, Float32Array>, prefix: "net" | "grad"): Map<string, Float32Array> {
-  const of = (name: string) => tensors.get(`${prefix}.${name}`)!;
-  const linear = of("condition.linear.layer.weight");
-  const half = (at: number) =>
-    Float32Array.from(
-      { length: CONDITION * LSTM },
-      (_, i) => linear[Math.floor(i / LSTM) * 2 * LSTM + at * LSTM + i % LSTM],
-    );
-  const all = new Map<string, Float32Array>([["condition.forward.bias", of("condition.linear.layer.bias")]]);
-  for (const [i, [name, suffix]] of [["forward", ""], ["backward", "_reverse"]].entries()) {
-    const lstm = (part: string) => of(`condition.lstm.module.${part}_l0${suffix}`);
-    const other = lstm("bias_hh");
-    all.set(`lstm.${name}.ih`, lstm("weight_ih"));
-    all.set(`lstm.${name}.hh`, lstm("weight_hh"));
-    all.set(`lstm.${name}.ih.bias`, lstm("bias_ih").map((b, k) => prefix === "net" ? b + other[k] : b));
-    all.set(`condition.${name}`, half(i));
-  }
-  for (const [role, { theirs }] of MAPS) {
-    for (const [i, at] of [0, 2].entries()) {
-      const head = `conditioners.${theirs}_weight_conditioner.conditioners.${at}`;
-      all.set(`${role}.${i}.v`, of(`${head}.weight_v`));
-      all.set(`${role}.${i}.g`, of(`${head}.weight_g`));
-      all.set(`${role}.${i}.bias`, of(`${head}.bias`));
-    }
-  }
-  return all;
-}
+const THEIRS = new Map([...MAPS].map(([role, { theirs }]) => [role, theirs]));
 
 Deno.test(
   "KE's change and gradients agree with the released code",
@@ -77,7 +42,7 @@ Deno.test(
       tensors: new Map([["embed", own("table", [table.length / WIDTH, WIDTH], table)]]),
     } as unknown as Model;
     const shape = { roles: [...MAPS.keys()], lstm: LSTM, condition: CONDITION, hidden: 7, maxScale: 0.8 };
-    using network = keNetwork(model, shape, ours(tensors, "net"), { to: [], at: [] });
+    using network = keNetwork(model, shape, ours(tensors, "net", THEIRS), { to: [], at: [] });
     const ids = [...tensors.get("ids")!];
     const edits = [{ before: ids.slice(0, 2), target: ids.slice(2, 3), prompt: ids.slice(3), group: 0 }];
     const gradients = new Map(
@@ -120,7 +85,7 @@ Deno.test(
       close(`ΔW of ${role}`, shift, tensors.get(`${theirs}.shift`)!);
       return [own("dK", [rank, inner], dK), own("dV", [rank, out], dV)];
     });
-    const grads = await run(seeds), want = ours(tensors, "grad");
+    const grads = await run(seeds), want = ours(tensors, "grad", THEIRS, true);
     network.parameters.forEach(({ name }, i) => close(`gradient of ${name}`, grads[i], want.get(name)!));
   }),
 );

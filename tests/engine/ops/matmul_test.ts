@@ -126,6 +126,9 @@ bothFamilies("when there are many rows", [
 
 bothFamilies("when K is long", [
   { layout: "nn", size: [3, 8, 4100], bias: true, alpha: 2 },
+  ...[1, 2, 3].map((M): Case => ({ layout: "nn", size: [M, 36, 4101], accumulate: M === 2 })),
+  { layout: "nn", dtype: "bf16", size: [2, 8, 4104] },
+  { layout: "nn", dtype: "f16", size: [1, 72, 4097], offsets: [3, 8, 0, 0], pads: [5, 8, 0] },
   { layout: "tn", size: [8, 8, 4121], residual: true, accumulate: true },
 ]);
 
