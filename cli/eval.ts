@@ -132,6 +132,7 @@ async function runEval(flags: Flags): Promise<void> {
   const written = runPath(out, shard);
   if (flags.json) printJson({ ...summary, written });
   else printSummary(summary, written);
+  if (summary.not_made?.cases === summary.cases) Deno.exitCode = 1;
 }
 
 async function readWithProgress({ dataset, target }: Flags): Promise<Dataset> {

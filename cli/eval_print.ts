@@ -52,6 +52,12 @@ export function printSummary(summary: Summary, out: string): void {
         ? ""
         : `; weights restored exactly: ${summary.restored ? "yes" : "NO"}`),
   );
+  if (summary.not_made) {
+    const { cases: lost, first } = summary.not_made;
+    console.log(
+      `note: ${lost} of ${cases} edits could not be made and count as unedited; the first: ${first}`,
+    );
+  }
   if (summary.cached_targets) {
     console.log(
       `note: ${summary.cached_targets} targets came from the cache, so the time an edit is not the method's`,

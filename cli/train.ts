@@ -23,6 +23,7 @@ interface Flags {
   method: string;
   dataset: string;
   validation?: string;
+  skipIncomplete?: boolean;
   hparams?: string;
   set: string[];
   steps?: string;
@@ -76,6 +77,10 @@ export function trainCommand(): Command {
     )
     .requiredOption("--out <dir>", "where the training and its editor go")
     .option("--validation <file>", "records to validate with; default every 12th of the dataset")
+    .option(
+      "--skip-incomplete",
+      "leave records out that lack what training needs, instead of refusing their file",
+    )
     .option("--hparams <file>", "hyper-parameters: JSON or YAML")
     .option("--set <key=value>", "one hyper-parameter; may be repeated", collect, [])
     .option("--steps <n>", "steps at most; the same as --set max_steps")
@@ -158,14 +163,15 @@ async function runTrain(flags: Flags): Promise<void> {
 }
 
 async function sourcesOf(
-  { dataset, validation }: Flags,
+  { dataset, validation, skipIncomplete }: Flags,
 ): Promise<{ train: ExampleSource; validation: ExampleSource }> {
+  const skipping = skipIncomplete ? (told: string) => console.error(`note: ${told}`) : undefined;
   if (dataset === "atlas") {
     const own = await atlasSources();
-    return validation === undefined ? own : { ...own, validation: await fileSource(validation) };
+    return validation === undefined ? own : { ...own, validation: await fileSource(validation, skipping) };
   }
-  if (validation === undefined) return await fileSources(dataset);
-  return { train: await fileSource(dataset), validation: await fileSource(validation) };
+  if (validation === undefined) return await fileSources(dataset, skipping);
+  return { train: await fileSource(dataset, skipping), validation: await fileSource(validation, skipping) };
 }
 
 function hparamsOf(

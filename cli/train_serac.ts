@@ -84,6 +84,7 @@ interface Flags {
   model: string;
   dataset: string;
   validation?: string;
+  skipIncomplete?: boolean;
   hparams?: string;
   out: string;
   set: string[];
@@ -109,7 +110,9 @@ export async function runTrainSerac(method: SeracMethod, flags: Flags): Promise<
   const { hparams: h } = parseHparams(SCHEMAS[method], { ...given, ...steps }, where);
   const resume = flags.resume ?? false;
   await checkTrainingFolder(flags.out, resume);
-  const records = await (flags.dataset === "atlas" ? atlasSeracRecords() : fileSeracRecords(flags.dataset));
+  const skipping = flags.skipIncomplete ? (told: string) => console.error(`note: ${told}`) : undefined;
+  const records =
+    await (flags.dataset === "atlas" ? atlasSeracRecords() : fileSeracRecords(flags.dataset, skipping));
   requireSubjects(records);
 
   using session = await openSession(flags.model);

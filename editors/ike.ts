@@ -88,20 +88,25 @@ async function memoryOf(
   return { encoder, corpus, scope, fact };
 }
 
+/** @throws {InputError} without one: what IKE shows are other facts */
+function requireCorpus(corpus: Corpus | undefined): Corpus {
+  if (corpus) return corpus;
+  throw new InputError("IKE needs a corpus of other facts for its demonstrations", {
+    hint: "Give one with --set corpus=FILE; --method ice does without",
+  });
+}
+
 /** In-context editing with demonstrations. */
 export const ike = promptMethod<IkeHparams>({
   name: "ike",
   summary: "IKE (Zheng et al. 2023): the fact and 32 demonstrations in front; no weight changes",
   schema: ikeSchema,
   recipe: () => ({ hparams: {}, source: "The authors' settings, the same for all models", known: true }),
+  prepare: async (model, hparams) => requireCorpus((await cosineScope(model, hparams, false)).corpus),
   async make(model, requests, options) {
     const { hparams, seed = 0 } = options;
     const { encoder, corpus, scope, fact } = await memoryOf(model, requests, options);
-    if (!corpus) {
-      throw new InputError("IKE needs a corpus of other facts for its demonstrations", {
-        hint: "Give one with --set corpus=FILE; --method ice does without",
-      });
-    }
+    const demonstrated = requireCorpus(corpus);
     const told = requests.map((request) => ({ prompt: askedText(request), new: request.target.trim() }));
     // The authors look for demonstrations with the fact and the question.
     const questions = await place(
@@ -112,7 +117,7 @@ export const ike = promptMethod<IkeHparams>({
     const warnings: string[][] = [];
     const facts = told.map((one, i) => {
       const question = questions.subarray(i * encoder.width, (i + 1) * encoder.width);
-      const nearest = (count: number) => nearestRecords(corpus, question, requests[i].subject, count);
+      const nearest = (count: number) => nearestRecords(demonstrated, question, requests[i].subject, count);
       const made = fitting(model, one, nearest, hparams, seed + i);
       warnings.push(made.warnings);
       return fact(i, frontOf(one, made.before));
@@ -155,6 +160,7 @@ export const ice = promptMethod<IceHparams>({
   summary: "ICE (KnowEdit's name for it): the fact alone in front, without demonstrations",
   schema: iceSchema,
   recipe: () => ({ hparams: {}, source: "The same for all models", known: true }),
+  prepare: (model, hparams) => cosineScope(model, hparams, false),
   async make(model, requests, options) {
     const { scope, fact } = await memoryOf(model, requests, options);
     const facts = requests.map((request, i) =>

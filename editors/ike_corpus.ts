@@ -1,6 +1,7 @@
 /**
  * The demonstrations of IKE: records of facts, each with rewordings (what an edit should change too) and with
- * prompts that it should leave alone. Read from CounterFact (ROME's and EasyEdit's layout) and from zsRE (MEND's).
+ * prompts that it should leave alone. Read from CounterFact (ROME's and EasyEdit's layout) and from zsRE (MEND's
+ * and KnowEdit's).
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
@@ -50,6 +51,27 @@ const easyEdit = z.object({
   neighbours: [{ prompt: r.locality_prompt, answer: r.locality_ground_truth }],
 }));
 
+/** An answer, or several of which the first one counts. */
+const answer = z.union([text, z.array(z.union([text, z.array(text).min(1)])).min(1)])
+  .transform((given) => [given].flat(2)[0]);
+
+/** What KnowEdit asks for locality is asked about the subject itself: other facts of it that must stay. */
+const knowEdit = z.object({
+  prompt: text,
+  subject: text,
+  target_new: answer,
+  rephrase_prompt: text,
+  locality: z.record(z.string(), z.array(z.object({ prompt: text, ground_truth: answer }))),
+}).transform((r): CorpusRecord => ({
+  subject: r.subject,
+  prompt: r.prompt,
+  new: r.target_new,
+  paraphrases: [r.rephrase_prompt],
+  neighbours: Object.values(r.locality).flat().map(({ prompt, ground_truth }) => (
+    { prompt, answer: ground_truth }
+  )),
+}));
+
 const zsre = z.object({ subject: text, src: text, rephrase: text, alt: text, loc: text, loc_ans: text })
   .transform((r): CorpusRecord => ({
     subject: r.subject,
@@ -60,7 +82,7 @@ const zsre = z.object({ subject: text, src: text, rephrase: text, alt: text, loc
     neighbours: [{ prompt: r.loc.replace(/^nq question: /, ""), answer: r.loc_ans }],
   }));
 
-const LAYOUTS = [counterfact, easyEdit, zsre] as const;
+const LAYOUTS = [counterfact, easyEdit, knowEdit, zsre] as const;
 
 /**
  * Reads a corpus, a JSON array of records; those that lack a field are left out. Of records with the same subject
@@ -88,7 +110,7 @@ export async function readCorpus(path: string, skip = 0): Promise<CorpusRecord[]
   }
   if (records.size > 0) return [...records.values()];
   throw new InputError(`The corpus ${path} has no record with a rewording and a prompt to leave alone`, {
-    hint: "CounterFact (ROME's or EasyEdit's layout) and zsRE (MEND's layout) have them",
+    hint: "CounterFact (ROME's or EasyEdit's layout) and zsRE (MEND's or KnowEdit's) have them",
   });
 }
 

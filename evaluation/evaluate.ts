@@ -75,8 +75,8 @@ export function runPath(out: string, shard: RunConfig["shard"]): string {
 /**
  * Runs an evaluation, or goes on with one.
  * @returns the summary that is also in the folder
- * @throws {InputError} for a folder that holds something else or another run, missing statistics, a sequential
- *   run in shards, a dataset of which nothing fits the model's context
+ * @throws {InputError} for a folder that holds something else or another run, missing statistics or a missing
+ *   editor or corpus, a sequential run in shards, a dataset of which nothing fits the model's context
  */
 export async function evaluate(model: LoadedModel, options: EvaluateOptions): Promise<Summary> {
   const { method, hparams, batch = 1, sequential = false, shard, note = () => {} } = options;
@@ -93,6 +93,8 @@ export async function evaluate(model: LoadedModel, options: EvaluateOptions): Pr
   const extras = new Set<Extra>(options.extras ?? ["generate", "drift"]);
   const plan: ReadingPlan = { generate: extras.has("generate"), texts: extras.has("fluency") };
   const config = await configOf(model, cases, options, { protocol, statistics, extras });
+  // What the edits need and cannot be had is told before there is a folder.
+  await method.prepare(model, hparams, config.seed);
   const folder = await openRunFolder(runPath(options.out, shard), config, options.resume === true);
   const own = shareOf(cases, batch, shard);
   const there = own.filter(({ id }) => folder.lines.has(id)).length;

@@ -173,4 +173,6 @@ export interface Summary {
   phases: Partial<Record<Phase, PhaseCost>>;
   /** Edits with targets from the cache, when there are any. */
   cached_targets?: number;
+  /** Cases whose edit could not be made, when there are any: their readings are the unedited model's. */
+  not_made?: { cases: number; first: string };
 }

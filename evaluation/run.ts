@@ -78,7 +78,8 @@ export function isSequential(protocol: Protocol): boolean {
 }
 
 /**
- * Runs all cases that the folder does not have yet.
+ * Runs all cases that the folder does not have yet. The method has been prepared: context templates are the
+ * unedited model's, whatever lies on it later.
  * @param cases of this shard, in order
  * @returns the lines of all of them, also of earlier sessions
  * @throws {GpuError} when the device is lost; an edit that fails is a line of its own, not an end
@@ -90,8 +91,6 @@ export async function runCases(
   options: RunOptions,
 ): Promise<{ lines: CaseLine[]; retained?: RetainedLine[] }> {
   const sequential = isSequential(options.protocol);
-  // Context templates are the unedited model's, whatever lies on it later.
-  await options.method.prepare(model, options.hparams, options.seed);
   const unedited = await fingerprint(model);
   using layers = sequential ? new EditLayers(model) : undefined;
   using drifting = options.drift

@@ -37,6 +37,7 @@ export function summarise(
   const drift = driftReadings(config, cases, positions);
   const forgetting = late?.length ? forgettingOf(cases, late) : undefined;
   const cached = cases.reduce((sum, { edit }) => sum + (edit.cached_targets ?? 0), 0);
+  const failures = cases.flatMap(({ edit }) => edit.failed ?? []);
   const restored = cases.flatMap((line) => line.restored ?? []);
   return {
     format: "emend-summary",
@@ -60,6 +61,7 @@ export function summarise(
     },
     phases: phasesOf([...cases, ...late ?? []]),
     ...(cached && { cached_targets: cached }),
+    ...(failures.length && { not_made: { cases: failures.length, first: failures[0] } }),
   };
 }
 

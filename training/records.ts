@@ -107,11 +107,15 @@ const LAYOUTS = [zsre, counterFact, easyEdit];
 /** Where there is no validation file, every n-th record is kept for validation. */
 const VALIDATION = 12;
 
+/** Told which records are left out because they cannot be used; without it their file is refused. */
+export type SkipNote = (told: string) => void;
+
 /** The records of a file, those for validation apart. @throws {InputError} naming lines that cannot be used */
 export async function fileSources(
   path: string,
+  skipping?: SkipNote,
 ): Promise<{ train: ExampleSource; validation: ExampleSource }> {
-  const all = await readRecords(path);
+  const all = await readRecords(path, { skipping });
   const kept = (i: number) => i % VALIDATION === VALIDATION - 1;
   if (all.records.length < 2) throw new InputError(`${path} holds one record: none is left to validate with`);
   const small = all.records.length < VALIDATION;
@@ -124,8 +128,8 @@ export async function fileSources(
 }
 
 /** All records of a file. @throws {InputError} as {@link fileSources} */
-export async function fileSource(path: string): Promise<ExampleSource> {
-  return sourceOf(await readRecords(path));
+export async function fileSource(path: string, skipping?: SkipNote): Promise<ExampleSource> {
+  return sourceOf(await readRecords(path, { skipping }));
 }
 
 /**
@@ -133,8 +137,12 @@ export async function fileSource(path: string): Promise<ExampleSource> {
  * @param check throws an InputError ("has no subject") for a record that cannot be used
  * @throws {InputError} as {@link fileSources}
  */
-export async function fileParts(path: string, check: (parts: Parts) => void): Promise<Parts[]> {
-  const { layout, records } = await readRecords(path, check);
+export async function fileParts(
+  path: string,
+  check: (parts: Parts) => void,
+  skipping?: SkipNote,
+): Promise<Parts[]> {
+  const { layout, records } = await readRecords(path, { check, skipping });
   return records.map((record) => layout.read(record.parse()));
 }
 
@@ -145,7 +153,10 @@ interface Records {
   records: RawRecord[];
 }
 
-async function readRecords(path: string, check?: (parts: Parts) => void): Promise<Records> {
+async function readRecords(
+  path: string,
+  { check, skipping }: { check?: (parts: Parts) => void; skipping?: SkipNote },
+): Promise<Records> {
   const { bytes } = await readSource(path);
   const name = basename(path);
   const { records } = splitRecords(bytes, name);
@@ -157,36 +168,42 @@ async function readRecords(path: string, check?: (parts: Parts) => void): Promis
       hint: `Known are ${LAYOUTS.map(({ name }) => name).join(", ")}`,
     });
   }
-  refuseUnusable(name, records, (record) => {
+  const { usable, problems } = sorted(records, (record) => {
     const parts = layout.read(record);
     check?.(parts);
   });
-  return { name, hash: createHash("sha256").update(bytes).digest("hex"), layout, records };
+  if (problems && (!skipping || usable.length === 0)) {
+    throw new InputError(`${name} cannot be trained with. ${problems}`, {
+      hint: "Every record needs its edit, another wording of it, and something unrelated that must stay" +
+        (usable.length > 0 ? "; --skip-incomplete leaves such records out" : ""),
+    });
+  }
+  if (problems) skipping!(`left out of ${name}: ${problems}`);
+  return { name, hash: createHash("sha256").update(bytes).digest("hex"), layout, records: usable };
 }
 
-function refuseUnusable(
-  name: string,
+/** Those records that pass, and the lines of the others with what they lack. */
+function sorted(
   records: readonly RawRecord[],
   check: (record: Fields) => void,
-): void {
-  const problems = new Map<string, number[]>();
+): { usable: RawRecord[]; problems: string } {
+  const usable: RawRecord[] = [];
+  const lines = new Map<string, number[]>();
   for (const record of records) {
     try {
       check(record.parse());
+      usable.push(record);
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
-      problems.set(error.message, [...problems.get(error.message) ?? [], record.line]);
+      lines.set(error.message, [...lines.get(error.message) ?? [], record.line]);
     }
   }
-  if (problems.size === 0) return;
-  const told = [...problems].map(([what, lines]) => {
-    const more = lines.length > 5 ? ` and ${lines.length - 5} more` : "";
-    const which = `line${lines.length === 1 ? "" : "s"} ${lines.slice(0, 5).join(", ")}${more}`;
+  const told = [...lines].map(([what, at]) => {
+    const more = at.length > 5 ? ` and ${at.length - 5} more` : "";
+    const which = `line${at.length === 1 ? "" : "s"} ${at.slice(0, 5).join(", ")}${more}`;
     return `${which}: the record ${what.replace(/^The record /, "")}`;
   });
-  throw new InputError(`${name} cannot be trained with. ${told.join("; ")}`, {
-    hint: "Every record needs its edit, another wording of it, and something unrelated that must stay",
-  });
+  return { usable, problems: told.join("; ") };
 }
 
 function sourceOf({ name, hash, layout, records }: Records): ExampleSource {

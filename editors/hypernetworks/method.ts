@@ -32,7 +32,7 @@ export function trainedMethod(kind: EditorKind, summary: string): Method<Trained
     parse: (values, source) => parseHparams(trainedSchema, values, source),
     requireKeys: (keys) => requireKeys(name, trainedSchema, keys),
     statistics: () => [],
-    prepare: () => Promise.resolve(),
+    prepare: async (model, hparams) => void await fittingEditor(model, kind, hparams),
     plan(model, requests, { layers }) {
       const targets = requests.map((request) => {
         const { prompt, target } = tokeniseRequest(model, validateRequest(request));
@@ -49,22 +49,28 @@ export function trainedMethod(kind: EditorKind, summary: string): Method<Trained
 /** Tokens of the model's own answer that an editor reads. */
 const READ = 3;
 
-/** Edits all requests together. @throws {InputError} for an editor of another model, method or other maps */
+/** The editor that is asked for. @throws {InputError} when there is none, or it is of another model, method or maps */
+async function fittingEditor(model: LoadedModel, kind: EditorKind, hparams: TrainedHparams) {
+  requireLayers(model, hparams.layers);
+  const path = await findEditor(model, kind.name, hparams.editor);
+  const editor = await readEditor(path);
+  const wanted = hparams.layers.length ? kind.roles(model, hparams) : undefined;
+  requireFit(path, editor.head, await editorBase(model), kind.name, wanted);
+  return editor;
+}
+
+/** Edits all requests together. @throws {InputError} as {@link fittingEditor} */
 async function editWith(
   model: LoadedModel,
   requests: readonly EditRequest[],
   kind: EditorKind,
   { hparams, onProgress }: EditOptions<TrainedHparams>,
 ): Promise<Edit> {
-  requireLayers(model, hparams.layers);
   const valid = requests.map((r, i) =>
     validateRequest(r, requests.length > 1 ? `Request ${i + 1}` : undefined)
   );
   requireConsistent(valid);
-  const path = await findEditor(model, kind.name, hparams.editor);
-  const { head, numbers } = await readEditor(path);
-  const wanted = hparams.layers.length ? kind.roles(model, hparams) : undefined;
-  requireFit(path, head, await editorBase(model), kind.name, wanted);
+  const { head, numbers } = await fittingEditor(model, kind, hparams);
 
   const texts = valid.map((request, i): EditText => {
     const { prompt: { ids }, target } = tokeniseRequest(model, request);

@@ -16,6 +16,8 @@ export interface PromptMethod<H extends Hparams> {
   summary: string;
   schema: z.ZodObject;
   recipe: (model: LoadedModel) => Recipe;
+  /** Reads what edits need beside their requests. @throws {InputError} when some of it is not there or does not fit */
+  prepare: (model: LoadedModel, hparams: H) => Promise<unknown>;
   /** Makes the memory of valid requests, and says what the user should know of it. */
   make: (
     model: LoadedModel,
@@ -26,7 +28,7 @@ export interface PromptMethod<H extends Hparams> {
 
 /** A method whose edits are prompts in front. No weight changes and nothing is optimised: 0 steps, no loss. */
 export function promptMethod<H extends Hparams>(
-  { name, summary, schema, recipe, make }: PromptMethod<H>,
+  { name, summary, schema, recipe, prepare, make }: PromptMethod<H>,
 ): Method<H> {
   return {
     name,
@@ -35,7 +37,7 @@ export function promptMethod<H extends Hparams>(
     parse: (values, source) => parseHparams(schema, values, source) as { hparams: H; unknown: string[] },
     requireKeys: (keys) => requireKeys(name, schema, keys),
     statistics: () => [],
-    prepare: () => Promise.resolve(),
+    prepare: async (model, hparams) => void await prepare(model, hparams),
     plan: (model, requests) => (
       { layer: 0, steps: 0, targets: requests.map((request) => romeTarget(model, request, [""])) }
     ),

@@ -84,6 +84,7 @@ export const serac = promptMethod<SeracHparams>({
         "No trained editor for this model: MiniLM tells the scope, the base answers with the edit in front",
       known: false,
     },
+  prepare: (model, hparams) => partsOf(model, hparams, "serac"),
   make: (model, requests, { hparams }) => memory(model, requests, hparams, "serac"),
 });
 
@@ -98,8 +99,28 @@ export const seracEasyEdit = promptMethod<SeracHparams>({
   recipe: (model) => (
     { hparams: {}, source: "A trained editor of EasyEdit's objective", known: isAtlas(model) }
   ),
+  prepare: (model, hparams) => partsOf(model, hparams, "serac-easyedit"),
   make: (model, requests, { hparams }) => memory(model, requests, hparams, "serac-easyedit"),
 });
+
+/** What tells the scope and what answers in it, whatever the edits are. */
+async function partsOf(
+  model: LoadedModel,
+  hparams: SeracHparams,
+  method: SeracEditor["method"],
+): Promise<{ scope: Scope; encoder: Encoder; answers: PromptEdit["answers"] }> {
+  const { counterfactual } = hparams;
+  const trained = counterfactual === "adapter" || hparams.scope === "classifier";
+  const found = trained ? await findSerac(model, method, hparams.editor) : undefined;
+  return {
+    ...await scopeOf(model, hparams, found),
+    answers: counterfactual === "adapter"
+      ? { kind: "adapter", editor: method, hash: found!.hash }
+      : counterfactual === "base"
+      ? { kind: "base" }
+      : { kind: "sibling", ...await siblingAt(counterfactual) },
+  };
+}
 
 async function memory(
   model: LoadedModel,
@@ -107,13 +128,11 @@ async function memory(
   hparams: SeracHparams,
   method: SeracEditor["method"],
 ): Promise<{ prompts: PromptEdit }> {
-  const trained = hparams.counterfactual === "adapter" || hparams.scope === "classifier";
-  const found = trained ? await findSerac(model, method, hparams.editor) : undefined;
-  const { scope, encoder } = await scopeOf(model, hparams, found);
+  const { scope, encoder, answers } = await partsOf(model, hparams, method);
   const texts = requests.map(askedText);
   const embeddings = await place(encoder, scope, texts);
   const width = embeddings.length / texts.length;
-  const adapter = hparams.counterfactual === "adapter";
+  const adapter = answers.kind === "adapter";
   // A trained reader gets edit and label as the original has them. Others need to be told that what stands in
   // front is to be believed, as ICE tells them.
   const front = (text: string, target: string) =>
@@ -125,11 +144,7 @@ async function memory(
       front: front(text, requests[i].target.trim()),
       embedding: embeddings.slice(i * width, (i + 1) * width),
     })),
-    answers: adapter
-      ? { kind: "adapter", editor: method, hash: found!.hash }
-      : hparams.counterfactual === "base"
-      ? { kind: "base" }
-      : { kind: "sibling", ...await siblingAt(hparams.counterfactual) },
+    answers,
   };
   return { prompts };
 }

@@ -140,6 +140,19 @@ Deno.test("eval refuses what it cannot do, before any work", async () => {
   await refused([...BASE, "--batch", "0"], /--batch wants/);
 });
 
+Deno.test(
+  "eval stops before the first edit when what every edit needs is not there, and leaves no folder",
+  inFolder(async (folder) => {
+    const out = join(folder, "run");
+    const two = ["eval", "--model", "atlas", "--dataset", "atlas", "--limit", "2", "--out", out];
+    await refused([...two, "--method", "mend", "--editor", join(folder, "none")], /No such editor: .*none/);
+    await refused([...two, "--method", "ike"], /IKE needs a corpus/);
+    const lost = `corpus=${join(folder, "none.json")}`;
+    await refused([...two, "--method", "ike", "--set", lost], /Cannot read the corpus .*none\.json/);
+    assert.equal(await exists(out), false);
+  }),
+);
+
 Deno.test("eval --lint checks the records and touches no model", async () => {
   const { findings, dataset } = await emendJson(["eval", "--dataset", "atlas", "--limit", "5", "--lint"]);
   assert.ok(Array.isArray(findings));

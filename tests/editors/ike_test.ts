@@ -57,7 +57,7 @@ Deno.test("demonstrations are found among other subjects, the nearest first", ()
   assert.deepEqual(found.map(({ subject }) => subject), ["subject 1", "subject 2"]);
 });
 
-Deno.test("a corpus is read in three layouts, without what is tested and without repetitions", async () => {
+Deno.test("a corpus is read in its layouts, without what is tested and without repetitions", async () => {
   const path = await Deno.makeTempFile({ suffix: ".json" });
   const rewrite = (subject: string) => ({
     requested_rewrite: { prompt: "{} lies in", subject, target_new: { str: "A" }, target_true: { str: "B" } },
@@ -76,14 +76,28 @@ Deno.test("a corpus is read in three layouts, without what is tested and without
       loc: "nq question: who",
       loc_ans: "D",
     },
+    {
+      subject: "three",
+      prompt: "Where is three?",
+      target_new: ["E"],
+      rephrase_prompt: "three is where?",
+      locality: { Relation_Specificity: [{ prompt: "three is a", ground_truth: [["F", "f"]] }] },
+    },
     { nothing: 1 },
   ];
   await Deno.writeTextFile(path, JSON.stringify(list));
   const records = await readCorpus(path, 1);
-  assert.deepEqual(records.map(({ subject }) => subject), ["one", "two"]);
+  assert.deepEqual(records.map(({ subject }) => subject), ["one", "two", "three"]);
   assert.deepEqual(records[0].neighbours, [{ prompt: "another lies in", answer: "B" }]);
   assert.deepEqual(records[1].neighbours, [{ prompt: "who", answer: "D" }]);
-  await assert.rejects(() => readCorpus(path, 4), /no record with a rewording/);
+  assert.deepEqual(records[2], {
+    subject: "three",
+    prompt: "Where is three?",
+    new: "E",
+    paraphrases: ["three is where?"],
+    neighbours: [{ prompt: "three is a", answer: "F" }],
+  });
+  await assert.rejects(() => readCorpus(path, 5), /no record with a rewording/);
   await Deno.remove(path);
 });
 

@@ -70,6 +70,20 @@ Deno.test("summarise() counts the drift of a batch once", () => {
   assert.deepEqual([kl.mean, kl.n], [2.5, 2]);
 });
 
+Deno.test("summarise() counts edits that could not be made, and says why the first one was not", () => {
+  const { edit } = lineOf(0);
+  const lost = (index: number, failed: string) => lineOf(index, { ES: 0 }, { edit: { ...edit, failed } });
+  const config = configOf({ indices: [0, 1, 2] });
+  const of = (lines: Parameters<typeof summarise>[1]) => (
+    summarise(config, lines, undefined, { total_s: 1 }).not_made
+  );
+  assert.equal(of([lineOf(0), lineOf(1)]), undefined);
+  assert.deepEqual(of([lost(2, "no subject"), lost(1, "too long"), lineOf(0)]), {
+    cases: 2,
+    first: "too long",
+  });
+});
+
 Deno.test("summarise() of nothing is a summary, and a foreign or repeated case none", () => {
   const empty = summarise(configOf(), [], undefined, { total_s: 0 });
   assert.deepEqual([empty.cases, empty.metrics, empty.time_s.outside_editing], [

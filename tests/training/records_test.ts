@@ -48,6 +48,17 @@ Deno.test("records without loc or alt are refused with their lines", () =>
         'train.jsonl cannot be trained with. lines 2, 5: the record has no "loc"; line 3: the record has ' +
         'an empty "alt"; line 6: the record has an empty "loc"',
     });
+    const told: string[] = [];
+    const { train, validation } = await fileSources(path, (text) => told.push(text));
+    deepStrictEqual([train.count, validation.count], [1, 1]);
+    deepStrictEqual(told, [
+      'left out of train.jsonl: lines 2, 5: the record has no "loc"; line 3: the record has an empty "alt"; ' +
+      'line 6: the record has an empty "loc"',
+    ]);
+    await rejects(
+      fileSources(await written(folder, [lacking, lacking]), () => {}),
+      /cannot be trained with\. lines 1, 2/,
+    );
     await rejects(
       fileSources(await written(folder, [{ question: "?" }])),
       /in no layout that editors are trained/,

@@ -37,8 +37,8 @@ function single(runs: Finished[]): string {
     ["method", ...scored ? ["Score"] : [], ...Object.keys(columns), "KL elsewhere", "s an edit"],
     [
       ["unedited", ...shares(any.score.before, any.metrics.before), "", ""],
-      ...runs.map(({ label, summary: { score, metrics, drift, time_s, cached_targets } }) => [
-        label,
+      ...runs.map(({ label, summary: { score, metrics, drift, time_s, cached_targets, not_made } }) => [
+        not_made ? `${label} (${not_made.cases} not made)` : label,
         ...shares(score.after, metrics.after),
         mean(drift?.after, "drift.kl")?.toExponential(1) ?? "–",
         cached_targets ? "cached" : time_s.edit.mean.toFixed(2),
