@@ -178,6 +178,7 @@ async function runEdit(flags: Flags): Promise<void> {
     time_s: { load: loadSeconds, prepare, edit: editing, evaluate },
     memory: { gpu_peak_bytes: peak, gpu_weights_bytes: owners.weights ?? 0 },
     statistics: statistics?.routes() ?? [],
+    notes: edit.notes ?? [],
     lint,
     weights_changed: changed,
     written,

@@ -56,6 +56,7 @@ export function printReport(result: any, source: string): void {
       }`,
     );
   }
+  for (const sentence of result.notes) console.log(`note: ${sentence}`);
   if (result.written.length) console.log(`written: ${result.written.join(", ")}`);
 }
 

@@ -16,6 +16,7 @@ import { trainEditor, type TrainingReport } from "../training/train.ts";
 import { collect, number, parseSettings, readHparams } from "./inputs.ts";
 import { openSession } from "./model.ts";
 import { printJson, seconds } from "./terminal.ts";
+import { recordOptions } from "./train_records.ts";
 import { runTrainSerac, SERAC_METHODS, seracSettings } from "./train_serac.ts";
 
 interface Flags {
@@ -24,6 +25,7 @@ interface Flags {
   dataset: string;
   validation?: string;
   skipIncomplete?: boolean;
+  without: string[];
   hparams?: string;
   set: string[];
   steps?: string;
@@ -80,6 +82,12 @@ export function trainCommand(): Command {
     .option(
       "--skip-incomplete",
       "leave records out that lack what training needs, instead of refusing their file",
+    )
+    .option(
+      "--without <dataset>",
+      "leave out the records about what this dataset edits; may be repeated",
+      collect,
+      [],
     )
     .option("--hparams <file>", "hyper-parameters: JSON or YAML")
     .option("--set <key=value>", "one hyper-parameter; may be repeated", collect, [])
@@ -163,15 +171,16 @@ async function runTrain(flags: Flags): Promise<void> {
 }
 
 async function sourcesOf(
-  { dataset, validation, skipIncomplete }: Flags,
+  flags: Flags,
 ): Promise<{ train: ExampleSource; validation: ExampleSource }> {
-  const skipping = skipIncomplete ? (told: string) => console.error(`note: ${told}`) : undefined;
+  const { dataset, validation } = flags;
+  const options = await recordOptions(flags);
   if (dataset === "atlas") {
     const own = await atlasSources();
-    return validation === undefined ? own : { ...own, validation: await fileSource(validation, skipping) };
+    return validation === undefined ? own : { ...own, validation: await fileSource(validation, options) };
   }
-  if (validation === undefined) return await fileSources(dataset, skipping);
-  return { train: await fileSource(dataset, skipping), validation: await fileSource(validation, skipping) };
+  if (validation === undefined) return await fileSources(dataset, options);
+  return { train: await fileSource(dataset, options), validation: await fileSource(validation, options) };
 }
 
 function hparamsOf(

@@ -22,6 +22,7 @@ import type { LoadedModel } from "../engine/models/load.ts";
 import { drawCourses, type PartCourse } from "../training/curves.ts";
 import { checkTrainingFolder, type TrainingConfig } from "../training/folder.ts";
 import { atlasSeracRecords, fileSeracRecords } from "../training/serac_records.ts";
+import { recordOptions } from "./train_records.ts";
 import { type SeracReport, trainInFolder } from "../training/serac.ts";
 import { number, parseSettings, readHparams } from "./inputs.ts";
 import { openSession } from "./model.ts";
@@ -85,6 +86,7 @@ interface Flags {
   dataset: string;
   validation?: string;
   skipIncomplete?: boolean;
+  without: string[];
   hparams?: string;
   out: string;
   set: string[];
@@ -110,9 +112,9 @@ export async function runTrainSerac(method: SeracMethod, flags: Flags): Promise<
   const { hparams: h } = parseHparams(SCHEMAS[method], { ...given, ...steps }, where);
   const resume = flags.resume ?? false;
   await checkTrainingFolder(flags.out, resume);
-  const skipping = flags.skipIncomplete ? (told: string) => console.error(`note: ${told}`) : undefined;
+  const options = await recordOptions(flags);
   const records =
-    await (flags.dataset === "atlas" ? atlasSeracRecords() : fileSeracRecords(flags.dataset, skipping));
+    await (flags.dataset === "atlas" ? atlasSeracRecords() : fileSeracRecords(flags.dataset, options));
   requireSubjects(records);
 
   using session = await openSession(flags.model);

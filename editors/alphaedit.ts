@@ -15,11 +15,11 @@ import { createTensor, freeTensor } from "../engine/tensor/tensor.ts";
 import { fromHost, readF32 } from "../engine/tensor/transfer.ts";
 import type { AlphaEditHparams } from "./closed_form_hparams.ts";
 import type { Projector } from "./factors.ts";
-import { updateBesidePast } from "./past_keys.ts";
+import { rememberedKeys, updateBesidePast } from "./past_keys.ts";
 import type { Statistics } from "./statistics.ts";
 import type { ClosedForm } from "./spread.ts";
 
-/** AlphaEdit's update; its notes say what the projectors keep. */
+/** AlphaEdit's update; its notes say what the projectors keep, and when edits fill it. */
 export const ALPHAEDIT: ClosedForm<AlphaEditHparams> = {
   name: "alphaedit",
   site: "out",
@@ -34,12 +34,16 @@ export const ALPHAEDIT: ClosedForm<AlphaEditHparams> = {
       times: (keys, count) => project(model, projector, keys, count),
     });
     const { rank, n } = projector;
-    return {
-      ...update,
-      notes: [
-        `The projector of layer ${layer} keeps ${rank} of ${n} dimensions (eigenvalues below ${threshold})`,
-      ],
-    };
+    const notes = [
+      `Layer ${layer}: P keeps ${rank} of ${n} dimensions (eigenvalues of C below ${threshold})`,
+    ];
+    if (2 * (rememberedKeys(problem.memory, layer) + problem.n) > rank) {
+      notes.push(
+        `Layer ${layer}: the keys of the edits so far fill more than half of what P keeps, and more will push ` +
+          `earlier edits out. Raise nullspace_threshold`,
+      );
+    }
+    return { ...update, notes };
   },
 };
 

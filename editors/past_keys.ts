@@ -50,6 +50,11 @@ export async function updateBesidePast<H>(
   }
 }
 
+/** How many keys of earlier edits a layer remembers. */
+export function rememberedKeys(memory: EditMemory | undefined, layer: number): number {
+  return (memory?.parts ?? []).reduce((sum, part) => sum + (part.get(keysName(layer))?.rows ?? 0), 0);
+}
+
 /** The system of all remembered keys: kept with the memory, parts that came since are appended. */
 async function gramOf(
   memory: EditMemory | undefined,

@@ -110,6 +110,7 @@ export async function evaluate(model: LoadedModel, options: EvaluateOptions): Pr
     drift: extras.has("drift"),
     budgets: options.budgets,
     cacheTargets: options.cacheTargets,
+    note,
     onProgress: options.onProgress,
   });
   const summary = summarise(config, lines, retained, { total_s: (performance.now() - start) / 1000 });

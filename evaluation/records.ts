@@ -60,6 +60,8 @@ export interface EditRecord {
   /** Loss at the last step, summed over its terms; absent for methods without one. */
   loss?: number;
   warnings: string[];
+  /** What the method says of the edit as a whole, on the first line of a group. */
+  notes?: string[];
   /** ‖ΔW‖ and ‖ΔW‖/‖W‖ of every changed weight. */
   changes: { role: string; frobenius: number; relative: number }[];
   /** Why there is no edit, where making it failed; the readings after are then those of the weights before. */

@@ -49,6 +49,8 @@ export interface RunOptions {
   budgets?: Budgets;
   /** Keep optimised targets on the disk, and take those that are there; of no use in sequential protocols. */
   cacheTargets?: boolean;
+  /** Told what the method says of its edits, every sentence once. */
+  note?: (text: string) => void;
   /** Cases finished of all, retained ones counted apart. */
   onProgress?: (done: number, total: number, stage: "edit" | "retained") => void;
 }
@@ -70,6 +72,8 @@ interface Run extends RunOptions {
   guarding?: GuardBaseline;
   /** The edits so far, in sequential protocols. */
   layers?: EditLayers;
+  /** Sentences that were told. */
+  told: Set<string>;
 }
 
 /** Whether edits stay on the model. */
@@ -108,6 +112,7 @@ export async function runCases(
     baselines: new Baselines(model, cases, { ...options, weights: unedited }),
     drifting,
     guarding,
+    told: new Set(),
   };
   for (let first = 0; first < cases.length; first += options.batch) {
     options.onProgress?.(first, cases.length, "edit");
@@ -223,6 +228,8 @@ async function makeEdit(run: Run, group: readonly EditCase[]): Promise<Made> {
       await method.run(model, requests, { hparams, statistics, seed, targets, memory }),
       group,
     );
+    const notes = whole.notes ?? [];
+    tell(run, notes);
     const cached = targets?.taken() ?? 0;
     const guarded = budgets && await guard(model, whole, budgets, guarding!);
     const refused = guarded?.refused;
@@ -239,6 +246,7 @@ async function makeEdit(run: Run, group: readonly EditCase[]): Promise<Made> {
           steps: outcomes.reduce((sum, { steps }) => sum + steps, 0),
           ...(last.length ? { loss } : {}),
           warnings: outcomes.flatMap(({ warnings }) => warnings),
+          ...(first === 0 && notes.length ? { notes } : {}),
           changes: refused === undefined ? changes : [],
           ...(firewall ? { firewall } : {}),
           ...(cached > 0 ? { cached_targets: cached } : {}),
@@ -251,6 +259,13 @@ async function makeEdit(run: Run, group: readonly EditCase[]): Promise<Made> {
     model.gpu.check();
     const failed = error.message;
     return { record: () => ({ steps: 0, warnings: [], changes: [], failed }) };
+  }
+}
+
+function tell({ note, told }: Run, notes: readonly string[]): void {
+  for (const text of notes) {
+    if (!told.has(text)) note?.(`note: ${text}`);
+    told.add(text);
   }
 }
 

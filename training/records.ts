@@ -7,9 +7,11 @@
 import { createHash } from "node:crypto";
 import { basename } from "node:path";
 import { InputError } from "../engine/io/errors.ts";
+import { placesIn } from "../evaluation/datasets/read.ts";
 import { type RawRecord, splitRecords } from "../evaluation/datasets/records.ts";
 import { readSource } from "../evaluation/datasets/sources.ts";
 import type { ExampleSource, TextExample } from "./source.ts";
+import type { Withheld } from "./without.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -107,15 +109,22 @@ const LAYOUTS = [zsre, counterFact, easyEdit];
 /** Where there is no validation file, every n-th record is kept for validation. */
 const VALIDATION = 12;
 
-/** Told which records are left out because they cannot be used; without it their file is refused. */
-export type SkipNote = (told: string) => void;
+/** Which records of a file are left out. */
+export interface RecordOptions {
+  /** Those that cannot be used, instead of refusing their file. */
+  skipIncomplete?: boolean;
+  /** Those about facts that will be evaluated on. */
+  without?: Withheld;
+  /** Told what is left out, a sentence each. */
+  note?: (text: string) => void;
+}
 
 /** The records of a file, those for validation apart. @throws {InputError} naming lines that cannot be used */
 export async function fileSources(
   path: string,
-  skipping?: SkipNote,
+  options: RecordOptions = {},
 ): Promise<{ train: ExampleSource; validation: ExampleSource }> {
-  const all = await readRecords(path, { skipping });
+  const all = await readRecords(path, options);
   const kept = (i: number) => i % VALIDATION === VALIDATION - 1;
   if (all.records.length < 2) throw new InputError(`${path} holds one record: none is left to validate with`);
   const small = all.records.length < VALIDATION;
@@ -128,8 +137,8 @@ export async function fileSources(
 }
 
 /** All records of a file. @throws {InputError} as {@link fileSources} */
-export async function fileSource(path: string, skipping?: SkipNote): Promise<ExampleSource> {
-  return sourceOf(await readRecords(path, { skipping }));
+export async function fileSource(path: string, options: RecordOptions = {}): Promise<ExampleSource> {
+  return sourceOf(await readRecords(path, options));
 }
 
 /**
@@ -140,9 +149,9 @@ export async function fileSource(path: string, skipping?: SkipNote): Promise<Exa
 export async function fileParts(
   path: string,
   check: (parts: Parts) => void,
-  skipping?: SkipNote,
+  options: RecordOptions = {},
 ): Promise<Parts[]> {
-  const { layout, records } = await readRecords(path, { check, skipping });
+  const { layout, records } = await readRecords(path, options, check);
   return records.map((record) => layout.read(record.parse()));
 }
 
@@ -155,7 +164,8 @@ interface Records {
 
 async function readRecords(
   path: string,
-  { check, skipping }: { check?: (parts: Parts) => void; skipping?: SkipNote },
+  { skipIncomplete, without, note = () => {} }: RecordOptions,
+  check?: (parts: Parts) => void,
 ): Promise<Records> {
   const { bytes } = await readSource(path);
   const name = basename(path);
@@ -168,41 +178,51 @@ async function readRecords(
       hint: `Known are ${LAYOUTS.map(({ name }) => name).join(", ")}`,
     });
   }
-  const { usable, problems } = sorted(records, (record) => {
-    const parts = layout.read(record);
-    check?.(parts);
+  const withheld = new Set<RawRecord>();
+  const { usable, problems } = sorted(records, (raw) => {
+    const parts = layout.read(raw.parse());
+    if (without?.holds(parts)) withheld.add(raw);
+    else check?.(parts);
   });
-  if (problems && (!skipping || usable.length === 0)) {
+  if (problems && (!skipIncomplete || usable.length === 0)) {
     throw new InputError(`${name} cannot be trained with. ${problems}`, {
       hint: "Every record needs its edit, another wording of it, and something unrelated that must stay" +
         (usable.length > 0 ? "; --skip-incomplete leaves such records out" : ""),
     });
   }
-  if (problems) skipping!(`left out of ${name}: ${problems}`);
-  return { name, hash: createHash("sha256").update(bytes).digest("hex"), layout, records: usable };
+  if (problems) note(`left out of ${name}: ${problems}`);
+  const kept = usable.filter((raw) => !withheld.has(raw));
+  if (without) {
+    note(
+      `left out of ${name}: ${withheld.size} record${
+        withheld.size === 1 ? "" : "s"
+      } about what ${without.name} edits`,
+    );
+  }
+  if (kept.length === 0) throw new InputError(`${name} holds nothing but what ${without!.name} edits`);
+  const hash = createHash("sha256").update(bytes).update(without?.hash ?? "").digest("hex");
+  return { name, hash, layout, records: kept };
 }
 
-/** Those records that pass, and the lines of the others with what they lack. */
+/** Those records that pass, and which others there are with what they lack. */
 function sorted(
   records: readonly RawRecord[],
-  check: (record: Fields) => void,
+  check: (record: RawRecord) => void,
 ): { usable: RawRecord[]; problems: string } {
   const usable: RawRecord[] = [];
-  const lines = new Map<string, number[]>();
-  for (const record of records) {
+  const places = records.map(({ line }, index) => ({ line, index }));
+  const found = new Map<string, typeof places>();
+  for (const [i, record] of records.entries()) {
     try {
-      check(record.parse());
+      check(record);
       usable.push(record);
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
-      lines.set(error.message, [...lines.get(error.message) ?? [], record.line]);
+      found.set(error.message, [...found.get(error.message) ?? [], places[i]]);
     }
   }
-  const told = [...lines].map(([what, at]) => {
-    const more = at.length > 5 ? ` and ${at.length - 5} more` : "";
-    const which = `line${at.length === 1 ? "" : "s"} ${at.slice(0, 5).join(", ")}${more}`;
-    return `${which}: the record ${what.replace(/^The record /, "")}`;
-  });
+  const where = placesIn(places);
+  const told = [...found].map(([what, at]) => `${where(at)}: the record ${what.replace(/^The record /, "")}`);
   return { usable, problems: told.join("; ") };
 }
 

@@ -2,7 +2,7 @@
 import { atlasData } from "../atlas/mod.ts";
 import type { SeracRecord } from "../editors/serac/data.ts";
 import { InputError } from "../engine/io/errors.ts";
-import { fileParts, type SkipNote } from "./records.ts";
+import { fileParts, type RecordOptions } from "./records.ts";
 
 type Relations = Record<string, { statements: string[]; questions: string[] }>;
 
@@ -33,11 +33,11 @@ export async function atlasSeracRecords(): Promise<SeracRecord[]> {
  * facts of one kind; of records with the same subject and prompt the first one stays.
  * @throws {InputError} when it cannot be read, naming lines that cannot be used
  */
-export async function fileSeracRecords(path: string, skipping?: SkipNote): Promise<SeracRecord[]> {
+export async function fileSeracRecords(path: string, options: RecordOptions = {}): Promise<SeracRecord[]> {
   const all = await fileParts(path, ({ subject, before }) => {
     if (subject === undefined) throw new InputError('has no "subject"');
     if (before === undefined) throw new InputError("does not say what is true now");
-  }, skipping);
+  }, options);
   const records = new Map<string, SeracRecord>();
   for (const { subject, prompt, rephrases, alt, before } of all) {
     const key = JSON.stringify([subject, prompt]);

@@ -23,7 +23,7 @@ export interface PromptMethod<H extends Hparams> {
     model: LoadedModel,
     requests: readonly EditRequest[],
     options: EditOptions<H>,
-  ) => Promise<{ prompts: PromptEdit; warnings?: string[][]; notes?: string[] }>;
+  ) => Promise<{ prompts: PromptEdit; warnings?: string[][] }>;
 }
 
 /** A method whose edits are prompts in front. No weight changes and nothing is optimised: 0 steps, no loss. */
@@ -45,7 +45,7 @@ export function promptMethod<H extends Hparams>(
       const valid = requests.map((r, i) =>
         validateRequest(r, requests.length > 1 ? `Request ${i + 1}` : undefined)
       );
-      const { prompts, warnings, notes } = await make(model as LoadedModel, valid, options);
+      const { prompts, warnings } = await make(model as LoadedModel, valid, options);
       options.onProgress?.(valid.length, valid.length);
       return {
         method: name,
@@ -54,7 +54,6 @@ export function promptMethod<H extends Hparams>(
         deltas: [],
         prompts,
         outcomes: valid.map((_, i) => ({ steps: 0, losses: [], warnings: warnings?.[i] ?? [] })),
-        ...notes?.length ? { notes } : {},
       };
     },
   };

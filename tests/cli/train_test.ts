@@ -169,5 +169,7 @@ Deno.test(
     await refused(mendFlags(folder), /holds something other than a training/);
     await refused(mendFlags(out, "--set", "rnk=3"), /mend has no hyper-parameter "rnk" in training/);
     await refused(mendFlags(out, "--method", "rome"), /There is no training for "rome"/);
+    await refused(mendFlags(out, "--without", file), /--without is for files\nOf atlas' own facts/);
+    await refused([...own, "--without", join(folder, "none.json")], /none\.json/);
   }),
 );

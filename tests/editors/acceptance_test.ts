@@ -16,7 +16,7 @@
  *
  * Items 9 and 10 need models that are not here.
  */
-import { deepStrictEqual, notDeepStrictEqual, ok } from "node:assert/strict";
+import { deepStrictEqual, match, notDeepStrictEqual, ok } from "node:assert/strict";
 import { ALPHAEDIT } from "../../editors/alphaedit.ts";
 import type {
   AlphaEditHparams,
@@ -157,6 +157,20 @@ Deno.test(
     const right = luSolve(A, F, times(keys, P, F), n);
     close("ΔW", got, dense({ left: residuals, right }, n), SINGLE);
     close("ΔW P", times(got, P, F), got, SINGLE);
+
+    const { notes } = await ALPHAEDIT.update(problem);
+    deepStrictEqual(notes, [
+      `Layer ${layer}: P keeps ${rank} of ${F} dimensions (eigenvalues of C below 0.002)`,
+    ]);
+    const many = new EditMemory();
+    many.add(
+      new Map([[keysName(layer), { rows: F / 2, values: Float32Array.from(normals(F * F / 2, 74)) }]]),
+    );
+    const { notes: full } = await ALPHAEDIT.update({ ...problem, memory: many });
+    match(
+      full![1],
+      new RegExp(`^Layer ${layer}: the keys of the edits so far fill more than half of what P keeps`),
+    );
 
     // Keys of subjects lie mostly along C's large directions, which are what MEMIT then writes in.
     const along = { ...problem, keys: times(keys, C, F) };
