@@ -95,7 +95,7 @@ export async function evaluate(model: LoadedModel, options: EvaluateOptions): Pr
   const config = await configOf(model, cases, options, { protocol, statistics, extras });
   // What the edits need and cannot be had is told before there is a folder.
   await method.prepare(model, hparams, config.seed);
-  const folder = await openRunFolder(runPath(options.out, shard), config, options.resume === true);
+  using folder = await openRunFolder(runPath(options.out, shard), config, options.resume === true);
   const own = shareOf(cases, batch, shard);
   const there = own.filter(({ id }) => folder.lines.has(id)).length;
   if (there > 0) note(`going on: ${there} of ${own.length} cases are there already`);

@@ -5,11 +5,12 @@
 import { join } from "node:path";
 import { checkWritable, writeFileAtomic } from "../engine/io/atomic.ts";
 import { InputError } from "../engine/io/errors.ts";
+import { lockFolder } from "../engine/io/lock.ts";
 import { brief, difference } from "./difference.ts";
 import type { CaseLine, RetainedLine, RunConfig, Summary } from "./records.ts";
 
-/** An open run. */
-export interface RunFolder {
+/** An open run; until it is disposed of, nobody else writes there. */
+export interface RunFolder extends Disposable {
   readonly path: string;
   /** Lines of earlier sessions, by case id. */
   readonly lines: Map<string, CaseLine>;
@@ -26,13 +27,16 @@ export interface RunFolder {
 
 /**
  * Refuses a folder that a run cannot go into, before any work.
- * @throws {InputError} when it holds a run and `resume` is not set, something else, or cannot be written
+ * @throws {InputError} when it holds a run and `resume` is not set, something else, is being written, or cannot be
  */
 export async function checkRunFolder(path: string, resume: boolean): Promise<void> {
   const names = await Array.fromAsync(Deno.readDir(path)).then((l) => l.map((e) => e.name), () => undefined);
   if (names === undefined) return await checkWritable(join(path, "config.json"));
   if (names.includes("config.json") && names.every((name) => OURS.test(name))) {
-    if (resume) return await checkWritable(join(path, "config.json"));
+    if (resume) {
+      using _free = await lockFolder(path, "config.json");
+      return await checkWritable(join(path, "config.json"));
+    }
     throw new InputError(`${path} already holds a run`, {
       hint: "Continue it with --resume, or name another folder",
     });
@@ -56,8 +60,11 @@ export async function openRunFolder(path: string, config: RunConfig, resume: boo
   const earlier = await Deno.readTextFile(file("config.json")).catch(() => undefined);
   if (earlier !== undefined) requireSame(path, JSON.parse(earlier), config);
   else await writeFileAtomic(file("config.json"), JSON.stringify(config, null, 2) + "\n");
+  using opening = new DisposableStack();
+  opening.use(await lockFolder(path, "config.json"));
   const lines = await readLines<CaseLine>(file("cases.jsonl"));
   const retained = await readLines<RetainedLine>(file("retained.jsonl"));
+  const open = opening.move();
   return {
     path,
     lines: new Map(lines.map((line) => [line.id, line])),
@@ -67,6 +74,7 @@ export async function openRunFolder(path: string, config: RunConfig, resume: boo
     editPath: (first) => join(path, "edits", `${String(first).padStart(6, "0")}.safetensors`),
     memoryPath: (first) => join(path, "edits", `${String(first).padStart(6, "0")}.memory.safetensors`),
     finish: (summary) => writeFileAtomic(file("summary.json"), JSON.stringify(summary, null, 2) + "\n"),
+    [Symbol.dispose]: () => open.dispose(),
   };
 }
 

@@ -6,6 +6,7 @@
 import { join } from "node:path";
 import { checkWritable, writeFileAtomic } from "../engine/io/atomic.ts";
 import { InputError } from "../engine/io/errors.ts";
+import { lockFolder } from "../engine/io/lock.ts";
 import {
   type EditorHead,
   type NamedNumbers,
@@ -38,8 +39,8 @@ export interface TrainingState {
   best?: { step: number; loss: number };
 }
 
-/** Where the files are. */
-export interface TrainingFolder {
+/** Where the files are; until it is disposed of, nobody else trains there. */
+export interface TrainingFolder extends Disposable {
   path: string;
   editor: string;
   state: string;
@@ -52,7 +53,8 @@ const OURS = /^(config|summary)\.json$|^(editor|training)\.safetensors$|^curves\
 
 /**
  * Opens a folder, a new one or, with `resume`, one of the same configuration; with what was reached there.
- * @throws {InputError} when it holds a training and `resume` is not set, or something else, or another configuration
+ * @throws {InputError} when it holds a training and `resume` is not set, or something else, or another configuration,
+ *   or when another process trains there
  */
 export async function openTraining<State = TrainingState>(
   path: string,
@@ -60,29 +62,33 @@ export async function openTraining<State = TrainingState>(
   resume: boolean,
 ): Promise<{ folder: TrainingFolder; reached?: { state: State; numbers: Numbers } }> {
   const at = (name: string) => join(path, name);
-  const folder = {
-    path,
-    editor: at("editor.safetensors"),
-    state: at("training.safetensors"),
-    summary: at("summary.json"),
-    curves: at("curves.svg"),
-  };
   await checkTrainingFolder(path, resume);
   const earlier = await Deno.readTextFile(at("config.json")).catch(() => undefined);
   if (earlier === undefined) {
     await writeFileAtomic(at("config.json"), JSON.stringify(config, null, 2) + "\n");
-    return { folder };
   }
-  const found = difference(JSON.parse(earlier), config);
+  const found = earlier && difference(JSON.parse(earlier), config);
   if (found) {
     throw new InputError(
       `${path} holds a training of another ${found.key}: ${brief(found.a)} there, ${brief(found.b)} now`,
       { hint: "Go on with the same settings, or name another folder" },
     );
   }
-  if (!await Deno.stat(folder.state).catch(() => undefined)) return { folder };
-  const { head, numbers } = await readEditor(folder.state, "training");
-  return { folder, reached: { state: head.training as State, numbers } };
+  using opening = new DisposableStack();
+  opening.use(await lockFolder(path, "config.json"));
+  const state = at("training.safetensors");
+  const reached = await Deno.stat(state).then(() => readEditor(state, "training"), () => undefined);
+  const open = opening.move();
+  const folder = {
+    path,
+    editor: at("editor.safetensors"),
+    state,
+    summary: at("summary.json"),
+    curves: at("curves.svg"),
+    [Symbol.dispose]: () => open.dispose(),
+  };
+  if (!reached) return { folder };
+  return { folder, reached: { state: reached.head.training as State, numbers: reached.numbers } };
 }
 
 /** Refuses a folder before any work. @throws {InputError} as {@link openTraining} */
@@ -92,10 +98,13 @@ export async function checkTrainingFolder(path: string, resume: boolean): Promis
   if (names.some((name) => !OURS.test(name))) {
     throw new InputError(`${path} holds something other than a training`, { hint: "Name a new folder" });
   }
-  if (names.includes("config.json") && !resume) {
-    throw new InputError(`${path} already holds a training`, {
-      hint: "Go on with --resume, or name another folder",
-    });
+  if (names.includes("config.json")) {
+    if (!resume) {
+      throw new InputError(`${path} already holds a training`, {
+        hint: "Go on with --resume, or name another folder",
+      });
+    }
+    using _free = await lockFolder(path, "config.json");
   }
   await checkWritable(join(path, "config.json"));
 }

@@ -51,6 +51,7 @@ export async function trainInFolder(
   train: (session: Session) => Promise<SeracEditor>,
 ): Promise<{ editor: SeracEditor; path: string }> {
   const { folder, reached } = await openTraining<State>(out, config, resume);
+  using _open = folder;
   const head = { method: config.method, base: config.base, roles: [...roles], shape: {} };
   let kept: string | undefined;
   const pace = paceOf(reached?.state.part?.step ?? 0);

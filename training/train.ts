@@ -73,6 +73,7 @@ const FINAL = 500;
 export async function trainEditor(model: LoadedModel, options: TrainingOptions): Promise<TrainingResult> {
   const { kind, hparams, config, saveEvery, onReport } = options;
   const { folder, reached } = await openTraining(options.out, config, options.resume);
+  using _open = folder;
   const roles = kind.roles(model, hparams), shape = kind.shape(hparams);
   using network = kind.network(model, roles, shape, reached?.numbers, config.seed);
   using learner = kind.learner(model, network, hparams);

@@ -17,6 +17,18 @@ for (
     ["melo", "3", "--set", "num_iter=3"],
     // Three edits of 128 ranks are more than c_attn [768, 256] can use: the second one folds.
     ["lora", "3", "--set", "rank=128", "--set", "layers=[2]", "--set", "num_steps=2"],
+    [
+      "t-patcher",
+      "3",
+      "--set",
+      "max_edit_step=4",
+      "--set",
+      "start_val=2",
+      "--set",
+      "check_val_every=2",
+      "--set",
+      "memory_size=100",
+    ],
     ["serac", "3"],
   ]
 ) {

@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { lockFolder } from "../../engine/io/lock.ts";
 import type { CaseLine, RetainedLine, Summary } from "../../evaluation/records.ts";
 import { inFolder, killed, linesOf, summaryOf, untimed } from "./_eval.ts";
 import { emend, emendJson, exists, QUICK, refused } from "./_run.ts";
@@ -42,6 +43,13 @@ Deno.test(
     // What is there is not run again, and not overwritten either.
     await refused([...FOUR, "--out", out], /already holds a run.*\n.*--resume/);
     await refused([...BASE, "--limit", "3", "--out", out, "--resume"], /another indices/);
+    {
+      using _other = await lockFolder(out, "config.json");
+      await refused(
+        [...FOUR, "--out", out, "--resume"],
+        /Another process is writing .*run\nWait until it ends/,
+      );
+    }
     assert.equal(untimed(await emendJson([...FOUR, "--out", out, "--resume"])), untimed(summary));
   },
 );

@@ -1,6 +1,7 @@
 /** Training as a user runs it: killed and resumed, then used by edit and eval; and what is refused. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { lockFolder } from "../../engine/io/lock.ts";
 import { inFolder, killedWhen } from "./_eval.ts";
 import { EDIT, emend, emendJson, exists, refused } from "./_run.ts";
 
@@ -52,6 +53,10 @@ Deno.test(
 
     await killedAt(flags(broken), broken, "training.safetensors");
     await refused(flags(broken), /already holds a training\nGo on with --resume/);
+    {
+      using _other = await lockFolder(broken, "config.json");
+      await refused(flags(broken, "--resume"), /Another process is writing .*broken\n/);
+    }
     await emendJson(flags(broken, "--resume"));
     await sameBytes(broken, whole);
 
