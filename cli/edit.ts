@@ -11,6 +11,7 @@ import { InputError } from "../engine/io/errors.ts";
 import { checkWritable } from "../engine/io/atomic.ts";
 import { guard, guardBaseline } from "../evaluation/firewall.ts";
 import { lintRequests } from "../evaluation/lint.ts";
+import { outOfProportion } from "../evaluation/proportion.ts";
 import { editSucceeded, requestStates } from "../evaluation/state.ts";
 import { stopwatch } from "../evaluation/stopwatch.ts";
 import { type Patch, patchOf, readPatch, writePatch } from "../patches/patch.ts";
@@ -178,7 +179,10 @@ async function runEdit(flags: Flags): Promise<void> {
     time_s: { load: loadSeconds, prepare, edit: editing, evaluate },
     memory: { gpu_peak_bytes: peak, gpu_weights_bytes: owners.weights ?? 0 },
     statistics: statistics?.routes() ?? [],
-    notes: edit.notes ?? [],
+    notes: [
+      ...edit.notes ?? [],
+      ...outOfProportion(changed.map(({ tensor, relative }) => ({ role: tensor, relative })), { ...hparams }),
+    ],
     lint,
     weights_changed: changed,
     written,

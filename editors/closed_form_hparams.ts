@@ -3,7 +3,7 @@
  * sections 5 to 8).
  */
 import { z } from "npm:zod@4.6.7";
-import { regulariserFields } from "./hparams.ts";
+import { mom2_jitter, regulariserFields } from "./hparams.ts";
 
 /** What all of them have. */
 const common = {
@@ -36,13 +36,14 @@ const common = {
 const mom2_update_weight = z.number().positive();
 
 /** MEMIT and MEMIT_seq. */
-export const memitSchema = z.object({ ...common, mom2_update_weight });
+export const memitSchema = z.object({ ...common, mom2_update_weight, mom2_jitter });
 export type MemitHparams = z.infer<typeof memitSchema>;
 
 /** PMET. */
 export const pmetSchema = z.object({
   ...common,
   mom2_update_weight,
+  mom2_jitter,
   /** Multiplies the NLL. */
   nll_loss_factor: z.number().positive().default(1),
   v_num_grad_steps: common.v_num_grad_steps.default(30),
@@ -54,6 +55,7 @@ export type PmetHparams = z.infer<typeof pmetSchema>;
 /** EMMET with its constraint met. */
 export const emmetSchema = z.object({
   ...common,
+  mom2_jitter,
   /** Added to the diagonal of KᵀC⁻¹K, relative to its mean: keys that nearly repeat each other stay solvable. */
   emmet_jitter: z.number().min(0).max(1).default(1e-6),
 });
@@ -63,6 +65,7 @@ export type EmmetHparams = z.infer<typeof emmetSchema>;
 export const emmetReleasedSchema = z.object({
   ...common,
   mom2_update_weight,
+  mom2_jitter,
   emmet_lambda: z.number().min(0).default(0.1),
 });
 export type EmmetReleasedHparams = z.infer<typeof emmetReleasedSchema>;
@@ -78,4 +81,4 @@ export const alphaEditSchema = z.object({
 export type AlphaEditHparams = z.infer<typeof alphaEditSchema>;
 
 /** What the common parts of these methods read. */
-export type ClosedFormHparams = Omit<MemitHparams, "mom2_update_weight">;
+export type ClosedFormHparams = Omit<MemitHparams, "mom2_update_weight" | "mom2_jitter">;

@@ -33,23 +33,20 @@ export type MakeProjector = (
 /** Below this width a factor is made faster than found. */
 const LEAST_CACHED = 256;
 
-/** The factor and projectors of one layer. Dispose to free the factor. */
+/** The factors and projectors of one layer. Dispose to free the factors. */
 export class FactorStore implements Disposable {
-  /** The factor, once it is there. */
-  made?: SpdFactor;
-  /** The factor came from the disk. */
-  cached = false;
+  /** The factors that are there, and whether they came from the disk. */
+  readonly made: { factor: SpdFactor; cached: boolean }[] = [];
   #gpu: Gpu;
   #statistics: LayerStatistics;
-  #jitter: number;
   #cache: boolean;
-  #factor?: Promise<SpdFactor>;
+  /** By jitter. */
+  #factors = new Map<number, Promise<SpdFactor>>();
 
-  constructor(gpu: Gpu, statistics: LayerStatistics, options: { jitter: number; cache: boolean }) {
+  constructor(gpu: Gpu, statistics: LayerStatistics, cache: boolean) {
     this.#gpu = gpu;
     this.#statistics = statistics;
-    this.#jitter = options.jitter;
-    this.#cache = options.cache && statistics.origin.width >= LEAST_CACHED;
+    this.#cache = cache && statistics.origin.width >= LEAST_CACHED;
   }
 
   get #name(): string {
@@ -57,23 +54,25 @@ export class FactorStore implements Disposable {
   }
 
   /** The factor of C + ρ·tr(C)/F·I. @throws {GpuError} naming the column where C is singular, and the remedy */
-  factor(): Promise<SpdFactor> {
-    return this.#factor ??= this.#findFactor();
+  factor(jitter: number): Promise<SpdFactor> {
+    const factor = this.#factors.get(jitter) ?? this.#findFactor(jitter);
+    this.#factors.set(jitter, factor);
+    return factor;
   }
 
-  async #findFactor(): Promise<SpdFactor> {
-    const jitter = this.#jitter;
+  async #findFactor(jitter: number): Promise<SpdFactor> {
     const key = this.#keyOf({ jitter, route: chooseRoute(this.#gpu, this.#statistics.origin.width) });
     const found = key ? await readFactor("cholesky", key) : undefined;
     const kept = found ? restored(this.#gpu, found) : undefined;
     if (kept) {
-      this.cached = true;
-      return this.made = kept;
+      this.made.push({ factor: kept, cached: true });
+      return kept;
     }
     using moment = this.#moment();
     const factor = await factorSpd(this.#gpu, moment, { name: this.#name, jitter });
     if (key) await writeFactor("cholesky", key, await factor.pack());
-    return this.made = factor;
+    this.made.push({ factor, cached: false });
+    return factor;
   }
 
   /** The projector of a threshold, from the disk or by `make`. */
@@ -100,7 +99,7 @@ export class FactorStore implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.made?.dispose();
+    for (const { factor } of this.made) factor.dispose();
   }
 }
 

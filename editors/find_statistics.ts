@@ -46,7 +46,7 @@ export function shippedStatisticsPath(modelPath: string, layer: number): string 
 export async function findStatistics(
   model: LoadedModel,
   layers: readonly number[],
-  options: { files?: readonly string[]; jitter?: number } = {},
+  options: { files?: readonly string[] } = {},
 ): Promise<Statistics> {
   const hash = await model.checkpoint.hash();
   const found: LayerStatistics[] = [];
@@ -68,7 +68,7 @@ export async function findStatistics(
     }
     found.push(statistics);
   }
-  return statisticsOf(model.gpu, found, options.jitter, true);
+  return statisticsOf(model.gpu, found, true);
 }
 
 /** The file beside the model, else the cache's of most tokens. */

@@ -4,12 +4,19 @@
  */
 import { z } from "npm:zod@4.6.7";
 import { InputError } from "../engine/io/errors.ts";
+import { DEFAULT_JITTER } from "./statistics.ts";
 
 /** What every method's hyper-parameters have; the rest is the method's own. */
 export interface Hparams {
   /** Layers to edit. */
   layers: number[];
 }
+
+/**
+ * ρ of C + ρ·tr(C)/F·I, for all that use C⁻¹. Where units of a layer hardly ever fire, C⁻¹ blows up whatever keys have
+ * there; a larger ρ holds that down (docs/closed-form.md, "Units that never fire").
+ */
+export const mom2_jitter = z.number().min(0).max(1).default(DEFAULT_JITTER);
 
 /** What any closed form may take on top (guide, section 9). */
 export const regulariserFields = {
@@ -37,6 +44,7 @@ export const romeSchema = z.object({
   kl_factor: z.number().min(0).default(0.0625),
   /** Use C⁻¹; without it C = I, as EasyEdit ships it. */
   mom2_adjustment: z.boolean().default(true),
+  mom2_jitter,
   /** [total tokens, how many] of the context templates. */
   context_template_length_params: z.array(z.tuple([z.number().int().min(1), z.number().int().min(0)]))
     .default([[5, 10], [10, 10]]),

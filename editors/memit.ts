@@ -30,11 +30,11 @@ export const MEMIT_SEQ: ClosedForm<MemitHparams> = {
   divisor: (left) => left,
   remembers: true,
   update(problem) {
-    const { layer, hparams: { mom2_update_weight: lambda } } = problem;
+    const { layer, hparams: { mom2_update_weight: lambda, mom2_jitter } } = problem;
     return updateBesidePast(problem, {
       name: `C⁻¹, λ = ${lambda}`,
       lambda,
-      times: (keys, count) => problem.statistics.solve(layer, keys, count),
+      times: (keys, count) => problem.statistics.solve(layer, keys, count, mom2_jitter),
     });
   },
 };
@@ -43,11 +43,11 @@ export const MEMIT_SEQ: ClosedForm<MemitHparams> = {
  * ΔW = R (λI + KᵀC⁻¹K)⁻¹ (C⁻¹K)ᵀ
  * @param lambda λ, or how it follows from the mean of the diagonal of KᵀC⁻¹K
  */
-export async function solveWithC<H>(
-  { model, layer, n, keys, residuals, statistics }: LayerProblem<H>,
+export async function solveWithC<H extends { mom2_jitter: number }>(
+  { model, layer, n, keys, residuals, statistics, hparams }: LayerProblem<H>,
   lambda: number | ((diagonal: number) => number),
 ): Promise<LayerUpdate> {
-  const mKeys = await statistics.solve(layer, keys, n);
+  const mKeys = await statistics.solve(layer, keys, n, hparams.mom2_jitter);
   const diagonal = keys.reduce((sum, k, i) => sum + k * mKeys[i], 0) / n;
   const problem = {
     ...{ n, keys, mKeys, residuals },

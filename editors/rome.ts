@@ -93,7 +93,7 @@ export async function rome(
     const cache = i === 0 ? options.targets : undefined;
     const [target] = await (cache?.targets(wanted, how) ?? optimiseTargets(model, wanted, how));
     const solve = async (key: Float64Array) =>
-      hparams.mom2_adjustment ? await statistics!.solve(layer, key) : key;
+      hparams.mom2_adjustment ? await statistics!.solve(layer, key, 1, hparams.mom2_jitter) : key;
     const { left, right, keyRatio } = await romeUpdate(variant, target, solve);
     const delta = await regularised(
       model,

@@ -11,6 +11,9 @@ import { openNumbers } from "./numbers_file.ts";
 
 const FORMAT = "emend-statistics";
 
+/** ρ of C + ρ·tr(C)/F·I: enough to factor what rounding made singular, too little to change any solution. */
+export const DEFAULT_JITTER = 1e-6;
+
 /** How far C⁻¹k of watched keys turned when the sample doubled to `tokens`, in degrees. */
 export const lookSchema = z.object({ tokens: z.number(), median: z.number(), worst: z.number() });
 export type Look = z.infer<typeof lookSchema>;
@@ -53,10 +56,12 @@ export interface LayerStatistics {
 export interface Statistics extends Disposable {
   readonly layers: ReadonlyMap<number, StatisticsOrigin>;
   /**
-   * C⁻¹ K of a layer, in f64: `keys` holds `count` keys of length F one after another, and so does the result.
+   * (C + ρ·tr(C)/F·I)⁻¹ K of a layer, in f64: `keys` holds `count` keys of length F one after another, and so does
+   * the result.
+   * @param jitter ρ; 1e-6 when absent
    * @throws {InputError} when the layer has no statistics; {GpuError} when C is singular
    */
-  solve(layer: number, keys: Float64Array, count?: number): Promise<Float64Array>;
+  solve(layer: number, keys: Float64Array, count?: number, jitter?: number): Promise<Float64Array>;
   /**
    * The projector of a layer and threshold (AlphaEdit): from the cache, else by `make`, which is given C.
    * @throws {InputError} when the layer has no statistics
@@ -95,17 +100,15 @@ export async function readStatistics(path: string): Promise<LayerStatistics> {
 }
 
 /**
- * Prepares solves with the given layers; factorisations are made when first needed and kept.
- * @param jitter ρ of C + ρ·tr(C)/F·I
+ * Prepares solves with the given layers; factorisations are made when first needed and kept, one a jitter.
  * @param cache keep factors and projectors on the disk, too, for the next edit
  */
 export function statisticsOf(
   gpu: Gpu,
   layers: readonly LayerStatistics[],
-  jitter = 1e-6,
   cache = false,
 ): Statistics {
-  const stores = new Map(layers.map((l) => [l.origin.layer, new FactorStore(gpu, l, { jitter, cache })]));
+  const stores = new Map(layers.map((l) => [l.origin.layer, new FactorStore(gpu, l, cache)]));
   const storeOf = (layer: number) => {
     const store = stores.get(layer);
     if (!store) throw new InputError(`There are no statistics for layer ${layer}`);
@@ -113,17 +116,17 @@ export function statisticsOf(
   };
   return {
     layers: new Map(layers.map((l) => [l.origin.layer, l.origin])),
-    async solve(layer, keys, count = 1) {
-      return await (await storeOf(layer).factor()).solve(keys, count);
+    async solve(layer, keys, count = 1, jitter = DEFAULT_JITTER) {
+      return await (await storeOf(layer).factor(jitter)).solve(keys, count);
     },
     async projector(layer, threshold, make) {
       return await storeOf(layer).projector(threshold, make);
     },
     routes: () =>
-      [...stores].flatMap(([layer, { made, cached }]) =>
-        made
-          ? [{ layer, route: made.route, jitter: made.jitter, condition: made.conditionEstimate, cached }]
-          : []
+      [...stores].flatMap(([layer, { made }]) =>
+        made.map(({ factor: { route, jitter, conditionEstimate: condition }, cached }) => (
+          { layer, route, jitter, condition, cached }
+        ))
       ),
     [Symbol.dispose]: () => stores.forEach((store) => store[Symbol.dispose]()),
   };

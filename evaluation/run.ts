@@ -29,6 +29,7 @@ import { EditLayers } from "./layers.ts";
 import { scoreCase } from "./metrics/index.ts";
 import { readCase, type ReadingPlan } from "./readings.ts";
 import type { CaseLine, EditRecord, Metrics, Protocol, Readings, RetainedLine } from "./records.ts";
+import { outOfProportion } from "./proportion.ts";
 import type { RunFolder } from "./run_folder.ts";
 import { Phases } from "./phases.ts";
 
@@ -228,14 +229,14 @@ async function makeEdit(run: Run, group: readonly EditCase[]): Promise<Made> {
       await method.run(model, requests, { hparams, statistics, seed, targets, memory }),
       group,
     );
-    const notes = whole.notes ?? [];
-    tell(run, notes);
     const cached = targets?.taken() ?? 0;
     const guarded = budgets && await guard(model, whole, budgets, guarding!);
     const refused = guarded?.refused;
     const edit = guarded?.edit ?? whole;
     const firewall = guarded && { scale: guarded.scale, ...(refused === undefined ? {} : { refused }) };
     const changes = (await weightChanges(model, edit.deltas)).map(({ growth: _, ...change }) => change);
+    const notes = [...whole.notes ?? [], ...outOfProportion(changes, { ...hparams })];
+    tell(run, notes);
     return {
       edit: refused === undefined ? edit : undefined,
       record(first, count) {

@@ -79,7 +79,10 @@ for (const one of cases) {
   const [target] = await optimiseTargets(model, [romeTarget(model, request, texts)], { ...hparams, layer });
   const updates = [];
   for (const name of methods) {
-    updates.push({ name, ...await romeUpdate(name, target, (key) => statistics.solve(layer, key)) });
+    updates.push({
+      name,
+      ...await romeUpdate(name, target, (key) => statistics.solve(layer, key, 1, hparams.mom2_jitter)),
+    });
   }
   const edited = performance.now();
   for (const { name, left, right } of updates) {

@@ -120,7 +120,9 @@ const loading = await timed(() => loadModel(gpu, flags.gguf));
 using model = loading.made;
 const method = methodNamed("memit");
 const recipe = method.recipe(model);
-const hparams = method.parse(recipe.hparams, recipe.source).hparams as MemitHparams;
+const parsed = method.parse(recipe.hparams, recipe.source).hparams as MemitHparams;
+// The peer adds no jitter to C.
+const hparams = { ...parsed, mom2_jitter: 0 };
 const { layers, context_template_length_params: lengths } = hparams;
 const requests = await requestsOf(flags.data, Number(flags.edits));
 const texts = await contexts(model, lengths, 0, CONTEXT_START);
@@ -153,7 +155,7 @@ for (let first = 0; first < wanted.length; first += perPart) {
   }
 }
 
-using statistics = statisticsOf(gpu, layers.map((layer) => madeUp(layer, model.dims.inner)), 0);
+using statistics = statisticsOf(gpu, layers.map((layer) => madeUp(layer, model.dims.inner)));
 const rest = await timed(() =>
   editTokenised(
     model,

@@ -8,7 +8,12 @@ import { InputError } from "./errors.ts";
  * @throws {InputError} when another process writes there
  */
 export async function lockFolder(path: string, file: string): Promise<Disposable> {
-  const handle = await Deno.open(join(path, file), { write: true });
+  // A folder that may only be read needs no lock: nothing can be written there.
+  const handle = await Deno.open(join(path, file), { write: true }).catch((error) => {
+    if (error instanceof Deno.errors.PermissionDenied) return undefined;
+    throw error;
+  });
+  if (!handle) return { [Symbol.dispose]() {} };
   if (await handle.tryLock(true).catch(() => true)) return handle;
   handle.close();
   throw new InputError(`Another process is writing ${path}`, {

@@ -12,6 +12,9 @@ import { smallStatistics } from "./_statistics.ts";
 /** Widths of keys and values. */
 export const F = 48, D = 10;
 
+/** C as it is. */
+const PLAIN = { mom2_jitter: 0 };
+
 /** A layer's equations with n facts, and C as a dense matrix. */
 export interface Equations<H> {
   problem: LayerProblem<H> & { memory?: undefined };
@@ -20,14 +23,22 @@ export interface Equations<H> {
 }
 
 /** Seeded equations; dispose the statistics. Without jitter, as the references have none. */
-export function equations<H>(gpu: Gpu, n: number, hparams: H): Equations<H> {
+export function equations<H>(gpu: Gpu, n: number, hparams: H): Equations<H & typeof PLAIN> {
   const layer = smallStatistics(F);
-  const statistics = statisticsOf(gpu, [layer], 0);
+  const statistics = statisticsOf(gpu, [layer]);
   const keys = normals(n * F, 71), residuals = normals(n * D, 72);
   // Of a model these updates need the device only.
   const model = { gpu } as Model;
   return {
-    problem: { model, layer: layer.origin.layer, n, keys, residuals, hparams, statistics },
+    problem: {
+      model,
+      layer: layer.origin.layer,
+      n,
+      keys,
+      residuals,
+      hparams: { ...hparams, ...PLAIN },
+      statistics,
+    },
     statistics,
     C: square(layer.lower),
   };

@@ -61,8 +61,8 @@ Deno.test(
     await inCache(async (folder) => {
       for (const [gpu, route] of devices) {
         const solve = async (statistics: LayerStatistics, jitter = 1e-6) => {
-          using open = statisticsOf(gpu, [statistics], jitter, true);
-          const x = await open.solve(1, key, 2);
+          using open = statisticsOf(gpu, [statistics], true);
+          const x = await open.solve(1, key, 2, jitter);
           const [used] = open.routes();
           assert.equal(used.route, route);
           return { x, cached: used.cached };
@@ -96,7 +96,7 @@ Deno.test(
     await inCache(async (folder) => {
       using quiet = statisticsOf(gpu, [smallStatistics(WIDTH)]);
       await quiet.solve(1, Float64Array.from(normals(WIDTH, 3)));
-      using narrow = statisticsOf(gpu, [smallStatistics(40)], 1e-6, true);
+      using narrow = statisticsOf(gpu, [smallStatistics(40)], true);
       await narrow.solve(1, Float64Array.from(normals(40, 3)));
       assert.deepEqual(await Array.fromAsync(Deno.readDir(folder)), []);
     });
@@ -115,16 +115,16 @@ Deno.test(
     for (const device of ["native", "single"] as const) {
       const gpu = await DEVICES[device]();
       for (const [made, column, jitter] of [[zero, 0, 1e-6], [dead, 7, 0]] as const) {
-        using statistics = statisticsOf(gpu, [made], jitter);
+        using statistics = statisticsOf(gpu, [made]);
         await assert.rejects(
-          statistics.solve(1, key),
+          statistics.solve(1, key, 1, jitter),
           new RegExp(
             `^PivotError: Cannot factor C of layer 1 \\[256, 256\\]: column ${column} has the pivot 0.* ` +
               "jitter of .*\nUse a larger jitter, .*, or a statistic of more tokens$",
           ),
         );
       }
-      using repaired = statisticsOf(gpu, [dead], 1e-6);
+      using repaired = statisticsOf(gpu, [dead]);
       const x = await repaired.solve(1, key);
       assert.ok(x.every(Number.isFinite));
     }
@@ -138,7 +138,7 @@ Deno.test(
     await inCache(async () => {
       const asked: unknown[] = [];
       const project = async (threshold: number): Promise<Projector> => {
-        using statistics = statisticsOf(gpu, [made], 1e-6, true);
+        using statistics = statisticsOf(gpu, [made], true);
         return await statistics.projector(1, threshold, async (_, C, options) => {
           asked.push(options);
           const { count, lower } = await C.read();

@@ -11,6 +11,7 @@ const DEFAULTS = {
   clamp_norm_factor: 4,
   kl_factor: 0.0625,
   mom2_adjustment: true,
+  mom2_jitter: 1e-6,
   context_template_length_params: [[5, 10], [10, 10]],
 };
 

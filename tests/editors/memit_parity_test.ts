@@ -76,11 +76,9 @@ for (const name of [...NAMES, ...SURE]) {
       const want = await tensorsOf(`${fixtures}memit/${name}.safetensors`);
       const Cs = await tensorsOf(`${fixtures}memit/${spec.covariance}`);
       using model = await loadModel(gpu, `${fixtures}models/${spec.model}`, { tokenizer: false });
-      // The reference adds no jitter to C.
       using statistics = statisticsOf(
         gpu,
         spec.hparams.layers.map((layer) => layerOf(Cs.get(`C.${layer}`)!, layer)),
-        0,
       );
       const memory = new EditMemory();
       using applied = new DisposableStack();
@@ -93,6 +91,8 @@ for (const name of [...NAMES, ...SURE]) {
         const hparams = {
           ...spec.hparams,
           work_mib: 64,
+          // The reference adds no jitter to C.
+          mom2_jitter: 0,
           ...(spec.method === "memit-rect" ? { regulariser: "rect" } : {}),
         };
         const form = FORMS[spec.method];

@@ -124,10 +124,10 @@ Deno.test(
     // 1e-6 in relation to condition 1e4 · 2⁻⁵³: what is left is C's f32, which both sides share.
     for (const [width, jitter] of [[8, 1e-6], [65, 1e-3]]) {
       const made = smallStatistics(width);
-      using statistics = statisticsOf(gpu, [made], jitter);
+      using statistics = statisticsOf(gpu, [made]);
       assert.deepEqual(statistics.routes(), []);
       const key = Float64Array.from(normals(width, 3));
-      const got = await statistics.solve(1, key);
+      const got = await statistics.solve(1, key, 1, jitter);
       assert.ok(relativeError(got, solvePlainly(made, key, jitter)) < 1e-6, `width ${width}`);
       const [route] = statistics.routes();
       assert.deepEqual([route.layer, route.jitter, route.cached], [1, jitter, false]);
