@@ -6,7 +6,7 @@ import type { Gpu } from "../gpu/device.ts";
 import { GpuError } from "../gpu/errors.ts";
 import type { GpuBuffer, Storage } from "../gpu/memory.ts";
 import { matmulTiled } from "../kernels/matmul.ts";
-import { matmulFew, matmulFewNn, PIECE, stepOf } from "../kernels/matmul_few.ts";
+import { columnsOf, matmulFew, matmulFewNn, PIECE, stepOf, type WordBits } from "../kernels/matmul_few.ts";
 import { columnSum } from "../kernels/rows.ts";
 import { type Access, matmulSubgroup } from "../kernels/matmul_subgroup.ts";
 import { describe, type Dtype, matrixOf, storageOf, type Tensor } from "../tensor/tensor.ts";
@@ -91,14 +91,17 @@ function recordForSubgroups(
   flags: Flags,
 ): void {
   const { M, N, K, lda, ldb } = p;
-  const widest = widestAccess(ctx.gpu.features.has("wgpu-shader-int64"), flags.dtype, p);
-  if (layout === "nt" && M <= 3 && widest.a > 1 && widest.b > 1 && K % stepOf(flags.dtype) === 0) {
+  const longWords = ctx.gpu.features.has("wgpu-shader-int64");
+  const widest = widestAccess(longWords, flags.dtype, p);
+  // Along K, too, where it is B's rows that are loaded.
+  const bits = wordBits(longWords, flags.dtype, ldb, p.bOffset, layout === "nt" ? K : 0);
+  if (layout === "nt" && M <= 3 && bits && widest.a > 1) {
     const variant = { ROWS: M, ...flags };
-    ctx.r.dispatch(matmulFew, { variant, bind, params: { ...p }, grid: [Math.ceil(N / 8), 1, 1] });
+    ctx.r.dispatch(matmulFew[bits], { variant, bind, params: { ...p }, grid: [Math.ceil(N / 8), 1, 1] });
     return;
   }
-  if (layout === "nn" && M <= 3 && widest.b > 1 && K > 2 * LONG && isPlain(p, flags)) {
-    recordFewNn(ctx, bind, p, flags);
+  if (layout === "nn" && M <= 3 && bits && K > 2 * LONG && isPlain(p, flags)) {
+    recordFewNn(ctx, bind, p, flags, bits);
     return;
   }
   const fits = ({ access: { a, b, c } }: { access: Access }) =>
@@ -135,16 +138,22 @@ const isPlain = ({ N, ldc, cOffset, alpha }: Params, { BIAS, RESIDUAL }: Flags) 
   ldc === N && cOffset === 0 && alpha === 1 && !BIAS && !RESIDUAL;
 
 /** C (+)= A·B of few rows in pieces of K side by side, which are then added up in order. */
-function recordFewNn(ctx: Ctx, { a, b, c }: Record<string, Storage>, p: Params, flags: Flags): void {
+function recordFewNn(
+  ctx: Ctx,
+  { a, b, c }: Record<string, Storage>,
+  p: Params,
+  flags: Flags,
+  bits: WordBits,
+): void {
   const { M, N, K, lda, ldb, aOffset, bOffset } = p;
   const { dtype, ACCUMULATE: ACC } = flags;
   const pieces = Math.ceil(K / PIECE);
   const parts = storageOf(temp(ctx, "parts of a product", [pieces, M, N]));
-  ctx.r.dispatch(matmulFewNn, {
+  ctx.r.dispatch(matmulFewNn[bits], {
     variant: { ROWS: M, dtype },
     bind: { a, b, parts },
     params: { M, N, K, lda, ldb, aOffset, bOffset },
-    grid: [Math.ceil(N / (8 * stepOf(dtype))), pieces, 1],
+    grid: [Math.ceil(N / columnsOf(dtype, bits)), pieces, 1],
   });
   ctx.r.dispatch(columnSum, {
     variant: { ACC },
@@ -154,13 +163,19 @@ function recordFewNn(ctx: Ctx, { a, b, c }: Record<string, Storage>, p: Params, 
   });
 }
 
+/** The widest words, four of which divide all these places of elements. */
+function wordBits(longWords: boolean, dtype: string, ...at: number[]): WordBits | undefined {
+  const whole = (bits: WordBits) => at.every((x) => x % stepOf(dtype, bits) === 0);
+  return longWords && whole(64) ? 64 : whole(32) ? 32 : undefined;
+}
+
 /** The most words that loads and stores may move, given where the rows of the operands start. */
 function widestAccess(longWords: boolean, dtype: string, p: Params): Access {
   const aligned = (n: number, ...at: number[]) => at.every((x) => x % n === 0);
   const long = longWords && dtype === "f32";
   return {
     a: long && aligned(8, p.lda, p.aOffset) ? 8 : aligned(4, p.lda, p.aOffset) ? 4 : 1,
-    b: long && aligned(8, p.ldb, p.bOffset) ? 8 : aligned(stepOf(dtype), p.ldb, p.bOffset) ? 4 : 1,
+    b: long && aligned(8, p.ldb, p.bOffset) ? 8 : aligned(stepOf(dtype, 32), p.ldb, p.bOffset) ? 4 : 1,
     c: aligned(4, p.N, p.ldc, p.cOffset, p.biasOffset) ? 4 : 1,
   };
 }

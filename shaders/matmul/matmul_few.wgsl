@@ -1,7 +1,7 @@
 // C[M,N] = A·Bᵀ for one to three rows, A [M,K], B [N,K], on software drivers whose subgroups have 8 lanes.
-// One workgroup is one subgroup and owns all rows × 8 columns; lanes run along k, STEP of it each: four of an
-// f32 B, eight of a packed one, one load of four words either way. Every weight is loaded once and nothing is
-// broadcast; the lanes' sums are added at the end, and lane n stores column n.
+// One workgroup is one subgroup and owns all rows × 8 columns; lanes run along k, STEP of it each: one load of four
+// words, be they of 32 or 64 bits. Every weight is loaded once and nothing is broadcast; the lanes' sums are added
+// at the end, and lane n stores column n.
 // Why: with few rows the loads of B are all the cost, and the tile of matmul_subgroup would compute eight
 // rows to keep one. Past the end of K a lane repeats the last weights, times zero.
 // The blocks marked //# are unrolled.

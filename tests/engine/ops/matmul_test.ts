@@ -114,7 +114,9 @@ bothFamilies("when several tiles meet", [
 
 bothFamilies("when there are few rows", [
   ...[1, 2, 3].map((M): Case => ({ layout: "nt", size: [M, 7, 44], bias: M === 1, accumulate: M === 2 })),
+  ...[1, 3].map((M): Case => ({ layout: "nt", size: [M, 17, 72], residual: M === 3 })),
   { layout: "nt", dtype: "bf16", size: [1, 17, 72] },
+  { layout: "nt", dtype: "bf16", size: [2, 17, 80] },
   { layout: "nt", dtype: "f16", size: [2, 8, 64], offsets: [4, 8, 3, 0], pads: [4, 8, 1] },
 ]);
 
@@ -127,7 +129,10 @@ bothFamilies("when there are many rows", [
 bothFamilies("when K is long", [
   { layout: "nn", size: [3, 8, 4100], bias: true, alpha: 2 },
   ...[1, 2, 3].map((M): Case => ({ layout: "nn", size: [M, 36, 4101], accumulate: M === 2 })),
+  { layout: "nn", size: [1, 132, 4100] },
+  ...[1, 3].map((M): Case => ({ layout: "nn", size: [M, 200, 4101], accumulate: M === 3 })),
   { layout: "nn", dtype: "bf16", size: [2, 8, 4104] },
+  { layout: "nn", dtype: "bf16", size: [2, 272, 4104] },
   { layout: "nn", dtype: "f16", size: [1, 72, 4097], offsets: [3, 8, 0, 0], pads: [5, 8, 0] },
   { layout: "tn", size: [8, 8, 4121], residual: true, accumulate: true },
 ]);
