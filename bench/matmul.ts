@@ -42,6 +42,8 @@ const SHAPES: { what: string; layout: Layout; size: [M: number, N: number, K: nu
       dtypes: ["f32", "bf16"] as Dtype[],
     })),
     { what: "few rows", layout: "nn", size: [1, 1536, 576], dtypes: ["f32", "bf16"] },
+    { what: "one row, head", layout: "nt", size: [1, 49152, 576], dtypes: ["f32", "bf16"] },
+    { what: "one row, head backward", layout: "nn", size: [1, 576, 49152], dtypes: ["f32", "bf16"] },
   ];
 
 interface Result {

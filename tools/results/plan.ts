@@ -29,6 +29,7 @@ export const SINGLE = [
   "pmet",
   "emmet",
   "alphaedit",
+  "ultraedit",
   "ft",
   "ft-l-historic",
   "ft-l",

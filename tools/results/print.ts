@@ -59,16 +59,28 @@ function batches(runs: Finished[]): string {
   );
 }
 
+/** Every record right after its own edit, and once more after the last. */
 function sequences(runs: Finished[]): string {
+  const [{ summary: any }] = runs;
+  const scored = any.score.before !== undefined;
+  const columns = scored ? { ...SCORES, unchanged: "easyedit.locality" } : ANSWERS;
+  const row = (name: string[], score: number | undefined, of: Statistics | undefined) => [
+    ...name,
+    ...scored ? [percent(score)] : [],
+    ...Object.values(columns).map((column) => percent(mean(of, column))),
+  ];
   return markdown(
-    ["method", "batch", "edits", "Score at once", "Score at the end", "ES", "PS", "NS"],
-    runs.map(({ method, batch, summary: { cases, score, metrics } }) => [
-      method,
-      String(batch),
-      String(cases),
-      percent(score.after),
-      ...scores(score.retained, metrics.retained),
-    ]),
+    ["method", "batch", "edits", "read", ...scored ? ["Score"] : [], ...Object.keys(columns)],
+    [
+      row(["unedited", "", "", ""], any.score.before, any.metrics.before),
+      ...runs.flatMap(({ label, batch, summary: { cases, score, metrics } }) => {
+        const name = [label, String(batch), String(cases)];
+        return [
+          row([...name, "at once"], score.after, metrics.after),
+          row([...name, "at the end"], score.retained, metrics.retained),
+        ];
+      }),
+    ],
   );
 }
 
