@@ -13,7 +13,8 @@ export function outOfProportion(
   { mom2_jitter: jitter }: Record<string, unknown>,
 ): string[] {
   const remedy = typeof jitter === "number"
-    ? `: units that hardly ever fire blow C⁻¹ up; a mom2_jitter above ${jitter} holds that down`
+    ? `: either it has no room for so many edits, or some of its units hardly ever fire and blow C⁻¹ up, which a ` +
+      `mom2_jitter above ${jitter} holds down`
     : "";
   return changes.filter(({ relative }) => relative > MUCH).map(({ role, relative }) =>
     `${role} changes by ${relative.toFixed(0)} times its own norm${remedy}`

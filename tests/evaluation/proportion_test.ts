@@ -5,8 +5,8 @@ const CHANGES = [{ role: "layer.0.mlp.down", relative: 10 }, { role: "layer.1.ml
 
 Deno.test("outOfProportion() names the weight and how much, and mom2_jitter where the method has it", () => {
   deepStrictEqual(outOfProportion(CHANGES, { mom2_jitter: 1e-6 }), [
-    "layer.1.mlp.down changes by 196 times its own norm: units that hardly ever fire blow C⁻¹ up; " +
-    "a mom2_jitter above 0.000001 holds that down",
+    "layer.1.mlp.down changes by 196 times its own norm: either it has no room for so many edits, or some of " +
+    "its units hardly ever fire and blow C⁻¹ up, which a mom2_jitter above 0.000001 holds down",
   ]);
   deepStrictEqual(outOfProportion(CHANGES, { lr: 1 }), [
     "layer.1.mlp.down changes by 196 times its own norm",
