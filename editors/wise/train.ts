@@ -5,27 +5,27 @@
  *   L = L_ft + [D_o − D_e + γ]₊ + [D_o − α]₊ + [β − D_e]₊
  *
  * L_ft is −log p of the target after the prompt in several contexts, D how far the memory moves the map's output,
- * D_e in these texts and D_o in an unrelated one. What lies below the map's layer is computed once; a step is
+ * D_e in these texts and D_o in an unrelated one. What lies below the map is computed once (through_layer.ts); a step is
  * recorded once and replayed, and the host waits once an edit.
  */
 import { GpuError } from "../../engine/gpu/errors.ts";
 import { changeOf } from "../../engine/models/additions/side_memory.ts";
 import { finalNorm, forward, type Model, weight } from "../../engine/models/model.ts";
-import type { Part } from "../../engine/models/parts.ts";
 import { packRows, selectRows } from "../../engine/models/rows.ts";
 import type { Activation } from "../../engine/ops/activation.ts";
 import { type Ctx, Tape } from "../../engine/ops/context.ts";
-import { add, copy, fill } from "../../engine/ops/elementwise.ts";
+import { add, fill } from "../../engine/ops/elementwise.ts";
 import { linear } from "../../engine/ops/linear.ts";
 import { margins, type MarginState } from "../../engine/ops/margins.ts";
 import { maskedStep } from "../../engine/ops/optim.ts";
+import { gatherRows } from "../../engine/ops/rows.ts";
 import { activatedDistance, spanScores } from "../../engine/ops/side_memory.ts";
 import { vocabLoss } from "../../engine/ops/vocab_loss.ts";
 import { createTensor, freeTensor, storageOf, type Tensor } from "../../engine/tensor/tensor.ts";
 import { fromHost, readTensors } from "../../engine/tensor/transfer.ts";
-import { withParts } from "../beside/map_rows.ts";
 import type { Example } from "../finetune/train.ts";
 import type { WiseHparams } from "../wise.ts";
+import { throughLayer } from "./through_layer.ts";
 
 /** The authors' early stop: the last loss at most 0.02, and within 1e-4 of the one before. */
 const STOP = { still: 1e-4, low: 0.02 };
@@ -73,28 +73,23 @@ export async function trainMemory(
     own(fromHost(gpu, label, [values.length], Uint32Array.from(values)));
 
   // Whole texts, the target's last token too: the distances are those of all their tokens.
-  const sequences = [
-    ...texts.map(({ prompt, target }) => ({ ids: [...prompt, ...target], prompt: prompt.length })),
-    { ids: other },
-  ];
   const packing = { windows: dims.windows };
-  const rows = owned.use(packRows(gpu, sequences, packing));
+  const whole = texts.map(({ prompt, target }) => ({ ids: [...prompt, ...target], prompt: prompt.length }));
+  const rows = owned.use(packRows(gpu, [...whole, { ids: other }], packing));
+  // Above the map's layer the loss alone counts: no unrelated text, and no last token of a target.
+  const read = whole.map(({ ids, prompt }) => ({ ids: ids.slice(0, -1), prompt }));
+  const above = owned.use(packRows(gpu, read, packing));
+  const kept = u32("rows above", above.places.map((at) => rows.rowOf(at.sequence, at.position)));
   const of = texts.flatMap(({ prompt, target }, i) =>
     target.map((id, t) => ({
       id,
-      row: rows.rowOf(i, prompt.length - 1 + t),
+      row: above.rowOf(i, prompt.length - 1 + t),
       // The authors' mask begins one token early, so that a zero is averaged in.
       weight: 1 / (target.length + 1) / texts.length,
     }))
   );
-  const select = owned.use(selectRows(gpu, rows, of.map(({ row }) => row), sequences, packing));
-  const input = own(createTensor(gpu, "block input", [rows.count, dims.width]));
-  {
-    const ctx: Ctx = { gpu, r: gpu.recorder() };
-    copy(ctx, forward(ctx, model, rows, { to: layer }), input);
-    using plan = ctx.r.finish("input of a side memory's layer");
-    plan.run();
-  }
+  const select = owned.use(selectRows(gpu, above, of.map(({ row }) => row), read, packing));
+  const layerWith = throughLayer(model, role, rows, own);
 
   const delta = own(fromHost(gpu, `side memory of ${role}`, w.matrix.shape, start));
   const gradient = own(createTensor(gpu, "d side memory", w.matrix.shape));
@@ -108,8 +103,10 @@ export async function trainMemory(
     fromHost(
       gpu,
       "texts",
-      [sequences.length, 4],
-      Uint32Array.from(sequences.flatMap(({ ids }, i) => [rows.rowOf(i, 0), ids.length, 0, 0])),
+      [texts.length + 1, 4],
+      Uint32Array.from(
+        [...whole, { ids: other }].flatMap(({ ids }, i) => [rows.rowOf(i, 0), ids.length, 0, 0]),
+      ),
     ),
   );
   const where = { spans, sequence: rows.prompts().sequence };
@@ -122,20 +119,18 @@ export async function trainMemory(
     fill(ctx, gradient, 0);
     tape.require(delta, gradient);
     let distances: Tensor | undefined;
-    const memory: Part = {
-      at: new Map([[role, (ctx, { x, y, residual }) => {
-        const moved = linear(ctx, x, changeOf(w, delta));
-        const d = activatedDistance(ctx, { y, residual, delta: moved, kind: activation });
-        distances = spanScores(ctx, d, where);
-        return add(ctx, y, moved);
-      }]]),
-      whole: [layer],
-      tensors: new Map(),
-      [Symbol.dispose]() {},
-    };
-    const placed = withParts(model, [...model.parts, memory]);
-    const final = finalNorm(ctx, placed, forward(ctx, placed, rows, { from: layer, input, select }));
-    const terms = vocabLoss(ctx, final, weight(placed, "head"), { targets, weights });
+    const left = layerWith(ctx, ({ x, y, residual }) => {
+      const moved = linear(ctx, x, changeOf(w, delta));
+      const d = activatedDistance(ctx, { y, residual, delta: moved, kind: activation });
+      distances = spanScores(ctx, d, where);
+      return add(ctx, y, moved);
+    });
+    const input = gatherRows(ctx, left, kept);
+    const top = layer + 1 === dims.layers;
+    const h = top
+      ? gatherRows(ctx, input, select.index)
+      : forward(ctx, model, above, { from: layer + 1, input, select });
+    const terms = vocabLoss(ctx, finalNorm(ctx, model, h), weight(model, "head"), { targets, weights });
     const [alpha, beta, gamma] = act_margin;
     margins(ctx, distances!, terms, state, { alpha, beta, gamma, ...STOP });
     ctx.r.gated(storageOf(state.done), () => {
