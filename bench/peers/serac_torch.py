@@ -3,9 +3,10 @@
     python bench/peers/serac_torch.py --gguf FILE --encoder MINILM_FOLDER [--threads 2]
 
 The first line of output says which PyTorch it is; then a line of JSON for a line of JSON:
-{"memories": [texts], "limit": cosine, "margin": above the third nearest} embeds the memory once -> {}; {"text", "plain": ids, "memory": number,
-"whole": ids} -> seconds, CPU seconds, whether the nearest memory is within the limit (and is number `memory`), and
-the likeliest token after `whole` if so, else after `plain`.
+{"memories": [texts], "limit": cosine, "margin": above the third nearest} embeds the memory once -> {}; {"text",
+"plain": ids, "memory": number, "whole": ids} -> seconds, CPU seconds, whether the nearest memory is within the limit
+(and is number `memory`), and the likeliest token after `whole` if so, else after `plain`; with "again": true it
+embeds the memory once more with the query, as `embedding_logsim_matrix` of the released code does.
 """
 
 import argparse
@@ -37,16 +38,21 @@ def main():
         return F.normalize((encoder(**batch).last_hidden_state * mask).sum(1) / mask.sum(1), dim=1)
 
     print(json.dumps(dict(torch=torch.__version__)), flush=True)
-    memory, limit, margin = None, 0.0, 0.0
+    def embed_all(texts):
+        return torch.cat([embed(texts[i:i + 64]) for i in range(0, len(texts), 64)])
+
+    texts, memory, limit, margin = [], None, 0.0, 0.0
     with torch.inference_mode():
         for line in sys.stdin:
             task = json.loads(line)
             if "memories" in task:
-                memory = torch.cat([embed(task["memories"][i:i + 64]) for i in range(0, len(task["memories"]), 64)])
-                limit, margin = task["limit"], task["margin"]
+                texts, limit, margin = task["memories"], task["limit"], task["margin"]
+                memory = embed_all(texts)
                 print("{}", flush=True)
                 continue
             start, cpu = perf_counter(), process_time()
+            if task.get("again"):
+                memory = embed_all(texts)
             cosines, nearest = (memory @ embed([task["text"]])[0]).topk(3)
             hit = cosines[0].item() >= limit and (cosines[0] - cosines[2]).item() >= margin
             ids = task["whole"] if hit else task["plain"]
