@@ -6,6 +6,7 @@
 import type { Gpu } from "../engine/gpu/device.ts";
 import { GpuError } from "../engine/gpu/errors.ts";
 import { chooseRoute, factorSpd, type SpdFactor } from "../engine/linalg/cholesky.ts";
+import { PivotError } from "../engine/linalg/host.ts";
 import { SecondMoment } from "../engine/linalg/moment.ts";
 import { unpackFactor } from "../engine/linalg/unpack.ts";
 import { factorKey, readFactor, writeFactor } from "./factor_cache.ts";
@@ -69,7 +70,10 @@ export class FactorStore implements Disposable {
       return kept;
     }
     using moment = this.#moment();
-    const factor = await factorSpd(this.#gpu, moment, { name: this.#name, jitter });
+    const factor = await factorSpd(this.#gpu, moment, { name: this.#name, jitter })
+      .catch((error) => {
+        throw error instanceof PivotError ? error.calling("mom2_jitter") : error;
+      });
     if (key) await writeFactor("cholesky", key, await factor.pack());
     this.made.push({ factor, cached: false });
     return factor;

@@ -12,13 +12,21 @@ export class PivotError extends GpuError {
     readonly size: number,
     readonly column: number,
     readonly pivot: number,
-    jitter: number,
+    readonly jitter: number,
+    parameter = "jitter",
   ) {
     super(
       `Cannot factor ${matrix} [${size}, ${size}]: column ${column} has the pivot ${pivot.toPrecision(3)} ` +
         `with a jitter of ${jitter}, so the matrix is not positive definite to working precision`,
-      `Use a larger jitter, for example ${Math.max(1e-10, jitter * 100)}, or a statistic of more tokens`,
+      `Use a larger ${parameter}, for example ${
+        Math.max(1e-10, jitter * 100)
+      }, or a statistic of more tokens`,
     );
+  }
+
+  /** The same, calling the jitter what the caller's users know it as. */
+  calling(parameter: string): PivotError {
+    return new PivotError(this.matrix, this.size, this.column, this.pivot, this.jitter, parameter);
   }
 }
 

@@ -120,7 +120,7 @@ Deno.test(
           statistics.solve(1, key, 1, jitter),
           new RegExp(
             `^PivotError: Cannot factor C of layer 1 \\[256, 256\\]: column ${column} has the pivot 0.* ` +
-              "jitter of .*\nUse a larger jitter, .*, or a statistic of more tokens$",
+              "jitter of .*\nUse a larger mom2_jitter, .*, or a statistic of more tokens$",
           ),
         );
       }
